@@ -1,0 +1,41 @@
+"""Feeds Scrapy any list of URLs: exact limits, flat memory, nothing lost.
+
+============================  =============================================================================
+`Addon`                       switches everything on: ``ADDONS = {"scrapy_batcher.Addon": 300}``
+`BatchSpider`, `BatchItem`    the spider ``batch``, and what a page becomes
+`SemaphoreMiddleware`         at most N downloads in flight in all, and at most n per host
+`CooperatorExtension`         N workers on one shared iterator: requests come into being one by one
+`Target`, `Source`            a row of the list, and the list
+`Outcome`, `Totals`           what became of a target, and of all of them
+`signals.batch_finished`      sent with the `Totals` when the last job is over
+`StartError`                  why a batch could not start
+============================  =============================================================================
+"""
+
+from scrapy_batcher import signals
+from scrapy_batcher.addon import Addon
+from scrapy_batcher.cooperator import CooperatorExtension
+from scrapy_batcher.errors import StartError
+from scrapy_batcher.item import BatchItem
+from scrapy_batcher.outcome import Outcome
+from scrapy_batcher.progress import Totals
+from scrapy_batcher.rows import Target
+from scrapy_batcher.semaphore import SemaphoreMiddleware
+from scrapy_batcher.sources import Source
+from scrapy_batcher.spider import BatchSpider
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Addon",
+    "BatchItem",
+    "BatchSpider",
+    "CooperatorExtension",
+    "Outcome",
+    "SemaphoreMiddleware",
+    "Source",
+    "StartError",
+    "Target",
+    "Totals",
+    "signals",
+]

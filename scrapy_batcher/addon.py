@@ -1,0 +1,31 @@
+"""The one line that switches scrapy-batcher on: ``ADDONS = {"scrapy_batcher.Addon": 300}``."""
+
+from __future__ import annotations
+
+from scrapy.settings import BaseSettings, Settings
+
+from scrapy_batcher.cooperator import CooperatorExtension
+from scrapy_batcher.semaphore import SemaphoreMiddleware
+
+SPIDERS = "scrapy_batcher.spider"
+
+
+class Addon:
+    """A Scrapy add-on that puts every part where it belongs.
+
+    A part that the project has put somewhere by hand stays there. Nothing is switched on with ``BATCHER_ENABLED=False``:
+    each part asks for that itself.
+    """
+
+    @classmethod
+    def update_pre_crawler_settings(cls, settings: BaseSettings) -> None:
+        """Let ``scrapy crawl batch`` find the spider."""
+        modules = settings.getlist("SPIDER_MODULES")
+        if SPIDERS not in modules:
+            # First, so that a spider of the project's own that is named "batch" takes its place.
+            settings.set("SPIDER_MODULES", [SPIDERS, *modules], priority=settings.getpriority("SPIDER_MODULES") or 0)
+
+    def update_settings(self, settings: Settings) -> None:
+        """Put the middleware last, nearest the downloader, and the extension where extensions go."""
+        settings.setdefault_in_component_priority_dict("DOWNLOADER_MIDDLEWARES", SemaphoreMiddleware, 1000)
+        settings.setdefault_in_component_priority_dict("EXTENSIONS", CooperatorExtension, 500)

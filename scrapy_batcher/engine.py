@@ -1,0 +1,61 @@
+"""What a batch asks of Scrapy's engine: the one place that touches what Scrapy does not document."""
+
+from __future__ import annotations
+
+from scrapy import Request
+from scrapy.crawler import Crawler
+from scrapy.http import Response
+from scrapy.utils.defer import maybe_deferred_to_future
+from twisted.python.failure import Failure
+
+
+class Engine:
+    """The engine of *crawler*, as a batch sees it.
+
+    Documented: ``ExecutionEngine.download_async``. Not documented, checked on Scrapy 2.18.0 and 2.19.0, and used by
+    tests/test_engine.py so that it fails when one goes away: ``ExecutionEngine._slot`` (``add_request``,
+    ``remove_request``, ``closing``), ``.running``, ``.paused``, ``.downloader.needs_backout()``,
+    ``.scraper.slot.needs_backout()`` and ``.scraper.enqueue_scrape()``.
+    """
+
+    def __init__(self, crawler: Crawler) -> None:
+        self._crawler = crawler
+        self._anchor = Request("data:,batch")
+
+    async def download(self, request: Request) -> Response:
+        """The response to *request*, through all downloader middlewares, retries and redirects; or what they raise."""
+        return await self._crawler.engine.download_async(request)
+
+    async def scrape(self, result: Response | Failure, request: Request) -> None:
+        """Hand *result* to spider middlewares, callback or errback, and item pipelines; returns when all are done."""
+        await maybe_deferred_to_future(self._crawler.engine.scraper.enqueue_scrape(result, request))
+
+    def hold(self) -> None:
+        """Keep the engine from closing until `let_go`.
+
+        While it closes, it waits for the requests that are in its slot, and a job has none there between a retry's two
+        downloads, nor on its way from the downloader to the spider. So a request of ours sits there all the time.
+        """
+        slot = self._crawler.engine._slot
+        assert slot is not None, "a batch runs while its spider is open"
+        slot.add_request(self._anchor)
+
+    def let_go(self) -> None:
+        """End `hold`."""
+        slot = self._crawler.engine._slot
+        if slot is not None and self._anchor in slot.inprogress:
+            slot.remove_request(self._anchor)
+
+    @property
+    def closing(self) -> bool:
+        """Whether the spider is being closed: no more work then."""
+        engine = self._crawler.engine
+        return not engine.running or engine._slot is None or engine._slot.closing is not None
+
+    @property
+    def full(self) -> bool:
+        """Whether more work has to wait: the downloads, or the pages in memory, are as many as may be, or the engine
+        was paused by hand."""
+        engine = self._crawler.engine
+        assert engine.scraper.slot is not None, "a batch runs while its spider is open"
+        return engine.paused or engine.downloader.needs_backout() or engine.scraper.slot.needs_backout()

@@ -1,0 +1,32 @@
+"""What keeps a batch from starting, said in one sentence."""
+
+from __future__ import annotations
+
+import logging
+
+from scrapy.exceptions import UsageError
+
+logger = logging.getLogger(__name__)
+
+
+class StartError(UsageError):
+    """The batch cannot start. The message says what is wrong, with the offending value, and what to do about it.
+
+    Raised while the spider or the extension is created, so ``scrapy crawl`` exits with a non-zero status.
+    """
+
+
+def refuse(sentence: str) -> StartError:
+    """Log *sentence* and return the error to raise.
+
+    Nobody awaits the crawl that ``scrapy crawl`` starts, so asyncio and Twisted report its exception once more when
+    it is garbage-collected, with a traceback that says nothing to whoever mistyped a path: that report is dropped.
+    """
+    logger.error(sentence)
+    for name in ("asyncio", "twisted"):
+        logging.getLogger(name).addFilter(_already_said)
+    return StartError(sentence)
+
+
+def _already_said(record: logging.LogRecord) -> bool:
+    return not (record.exc_info and isinstance(record.exc_info[1], StartError))

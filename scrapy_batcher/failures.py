@@ -1,0 +1,36 @@
+"""The failures file: a JSON line for each target that was not fetched, which is itself a list of targets."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from scrapy_batcher.outcome import Outcome, redact
+from scrapy_batcher.rows import Target
+
+
+class FailuresFile:
+    """Writes the failures file at *path*, replacing what is there.
+
+    :raises OSError: when it cannot be written
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._file = Path(path).open("w", encoding="utf-8")  # noqa: SIM115 - closed by close()
+
+    def write(self, target: Target, outcome: Outcome, attempts: int) -> None:
+        """Add the line of *target*. Its keys are `rows.FAILURE_KEYS`; a password in its URL is left out."""
+        line = {
+            "url": redact(target.url),
+            "row": target.columns,
+            "line": target.line,
+            "outcome": outcome.name,
+            "status": outcome.status,
+            "error": outcome.error,
+            "attempts": attempts,
+        }
+        self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+    def close(self) -> None:
+        self._file.close()

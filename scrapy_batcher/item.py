@@ -1,0 +1,82 @@
+"""What a fetched page becomes."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from functools import lru_cache
+from typing import Any
+
+from scrapy.http import Response, TextResponse
+
+from scrapy_batcher.outcome import redact
+from scrapy_batcher.rows import Target
+
+
+@dataclass(repr=False)
+class BatchItem:
+    """A page, with further fields where ``BATCHER_FIELDS`` or the columns of its row ask for them.
+
+    :param url: as given in the list
+    :param length: bytes in the body, after decompression
+    :param content: the text as Scrapy decodes it; the base64 of the body when that is not text
+    :param base64: whether it is base64
+    """
+
+    url: str
+    length: int
+    content: str
+    base64: bool = False
+
+    def __repr__(self) -> str:
+        # Scrapy logs every item at level DEBUG: without its content, and without a password.
+        return f"<{type(self).__name__} {redact(self.url)} {self.length} bytes>"
+
+
+def make_item(target: Target, response: Response, fields: Sequence[str], columns: bool) -> BatchItem:
+    """The item for *response*.
+
+    :param target: the row it was fetched for
+    :param fields: further fields, of `config.OPTIONAL_FIELDS`
+    :param columns: whether the row's other columns become fields, under their names; one that collides with a field
+        is prefixed with ``row_``
+    """
+    chosen = {name: _FIELDS[name](response) for name in fields}
+    if columns:
+        for name, value in target.columns.items():
+            while name in chosen or name in _BASE:
+                name = f"row_{name}"
+            chosen[name] = value
+    text = isinstance(response, TextResponse)
+    content = response.text if text else base64.b64encode(response.body).decode("ascii")
+    item = _item_class(tuple(chosen))(target.url, len(response.body), content, not text)
+    vars(item).update(chosen)
+    return item
+
+
+_BASE = frozenset(BatchItem.__dataclass_fields__)
+
+_FIELDS: dict[str, Callable[[Response], Any]] = {
+    "status": lambda response: response.status,
+    "headers": lambda response: {
+        name.decode("latin-1"): [value.decode("latin-1") for value in values]
+        for name, values in response.headers.items()
+    },
+    "final_url": lambda response: redact(response.url),
+    "content_type": lambda response: (response.headers.get("Content-Type") or b"").decode("latin-1") or None,
+    "encoding": lambda response: response.encoding if isinstance(response, TextResponse) else None,
+    "fetched_at": lambda response: datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
+    "elapsed": lambda response: response.meta.get("download_latency"),
+}
+
+
+@lru_cache(maxsize=256)  # a JSON-lines list may have other columns in every row
+def _item_class(names: tuple[str, ...]) -> type[BatchItem]:
+    """`BatchItem` with further fields. Their names are columns, so they need not be identifiers: no ``__init__`` is made
+    for them."""
+    if not names:
+        return BatchItem
+    cls = type("BatchItem", (BatchItem,), {"__annotations__": dict.fromkeys(names, Any), "__module__": __name__})
+    return dataclass(init=False, repr=False, eq=False)(cls)

@@ -1,0 +1,64 @@
+"""One target's life in a worker, and what is known of its outcome meanwhile."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from scrapy import Request
+from scrapy.http import Response
+from twisted.python.failure import Failure
+
+from scrapy_batcher.outcome import FETCHED, Outcome, attempts_of, error_text, outcome_of
+from scrapy_batcher.rows import Target
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """A claimed target on its way through Scrapy.
+
+    :param request: the last request made for it: its first, or the copy that a retry or a redirect made
+    :param told: whether the spider's errback was given the failure, so that it is in the log
+    """
+
+    target: Target
+    request: Request
+    status: int | None = None
+    bytes: int = 0
+    told: bool = False
+    _failure: Outcome | None = None  # the first thing that went wrong
+    _dropped: Outcome | None = None
+    _scraped: bool = False
+
+    @property
+    def attempts(self) -> int:
+        return attempts_of(self.request)
+
+    @property
+    def outcome(self) -> Outcome:
+        """What became of the target, as far as it is known: what went wrong first; else, that every item was dropped;
+        else, that it was fetched."""
+        if self._failure:
+            return self._failure
+        if self._dropped and not self._scraped:
+            return self._dropped
+        return Outcome(FETCHED, self.status)
+
+    def downloaded(self, result: Response | Failure) -> None:
+        if isinstance(result, Response):
+            self.status, self.bytes = result.status, len(result.body)
+        else:
+            self.failed(result.value)
+
+    def failed(self, exception: BaseException) -> None:
+        """The download failed, or a spider middleware refused the response."""
+        self._failure = self._failure or outcome_of(exception)
+
+    def broke(self, name: str, exception: BaseException) -> None:
+        """The project's own code raised *exception*: ``failed/callback``, ``failed/pipeline``."""
+        self._failure = self._failure or Outcome(name, self.status, error_text(exception))
+
+    def dropped(self, exception: BaseException) -> None:
+        self._dropped = self._dropped or Outcome("skipped/dropped", self.status, error_text(exception))
+
+    def scraped(self) -> None:
+        self._scraped = True

@@ -1,0 +1,36 @@
+"""The event loop, whichever it is: asyncio's (with or without Twisted's reactor on it) or another reactor's own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol
+
+from scrapy.utils.asyncio import is_asyncio_available
+
+
+class Cancellable(Protocol):
+    def cancel(self) -> object: ...
+
+
+def call_soon(function: Callable[[], object]) -> Cancellable:
+    """Call *function* in the loop's next turn.
+
+    ``scrapy.utils.asyncio.call_later(0, …)`` is a timer, which uvloop fires up to a millisecond late.
+    """
+    if is_asyncio_available():
+        return asyncio.get_running_loop().call_soon(function)
+    from twisted.internet import reactor  # noqa: PLC0415 - importing it installs it
+
+    delayed: Cancellable = reactor.callLater(0, function)  # type: ignore[attr-defined]
+    return delayed
+
+
+def thread_safe_caller() -> Callable[[Callable[[], object]], object]:
+    """A function for other threads, with which they have the loop of this thread call something."""
+    if is_asyncio_available():
+        return asyncio.get_running_loop().call_soon_threadsafe
+    from twisted.internet import reactor  # noqa: PLC0415 - importing it installs it
+
+    caller: Callable[[Callable[[], object]], object] = reactor.callFromThread  # type: ignore[attr-defined]
+    return caller

@@ -1,0 +1,148 @@
+"""What became of a target: a response or an exception becomes an `Outcome`. Pure: nothing here logs, waits or stores."""
+
+from __future__ import annotations
+
+import re
+import ssl
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from OpenSSL import SSL
+from scrapy.core.downloader.handlers.http11 import TunnelError
+from scrapy.exceptions import (
+    CannotResolveHostError,
+    DownloadCancelledError,
+    DownloadConnectionRefusedError,
+    DownloadFailedError,
+    DownloadTimeoutError,
+    IgnoreRequest,
+    NotSupported,
+    ResponseDataLossError,
+    StopDownload,
+    UnsupportedURLSchemeError,
+)
+from scrapy.http import Request, Response
+from scrapy.spidermiddlewares.httperror import HttpError
+from scrapy.utils.response import response_status_message
+from twisted.internet import error as tx
+from twisted.python.failure import Failure
+
+from scrapy_batcher.rows import Target
+
+FETCHED = "fetched"
+
+_ERROR_LENGTH = 500  # characters of an error's text that are kept
+
+# The first row that fits decides, so a class stands before its bases.
+_BY_EXCEPTION: tuple[tuple[type[BaseException], str], ...] = (
+    (CannotResolveHostError, "failed/dns"),
+    (DownloadConnectionRefusedError, "failed/refused"),
+    (tx.ConnectionRefusedError, "failed/refused"),
+    (DownloadTimeoutError, "failed/timeout"),
+    (tx.TimeoutError, "failed/timeout"),
+    (ResponseDataLossError, "failed/truncated"),
+    (DownloadCancelledError, "failed/too-large"),
+    (DownloadFailedError, "failed/connection"),
+    (TunnelError, "failed/connection"),
+    (tx.ConnectError, "failed/connection"),
+    (tx.ConnectionClosed, "failed/connection"),
+    (OSError, "failed/connection"),
+    (UnsupportedURLSchemeError, "skipped/unsupported-scheme"),
+    (NotSupported, "skipped/unsupported-scheme"),
+    (UnicodeError, "skipped/invalid"),  # a host name that no DNS query can hold
+    (StopDownload, "skipped/filtered"),
+)
+
+# IgnoreRequest says only in its message why (checked on Scrapy 2.18.0 and 2.19.0; tests/test_outcome.py fails when a
+# message changes). Whatever else raises it is a middleware that filters.
+_BY_IGNORE_MESSAGE = (
+    ("Forbidden by robots.txt", "skipped/robots"),
+    ("max redirections reached", "failed/redirect-loop"),
+    ("exceeded DOWNLOAD_MAXSIZE", "failed/too-large"),
+)
+
+_TLS_ERRORS = (SSL.Error, ssl.SSLError)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one target.
+
+    :param name: ``fetched``, ``failed/why`` or ``skipped/why``
+    :param status: the HTTP status of the last response, if there was one
+    :param error: one line that says what went wrong, free of passwords
+    """
+
+    name: str
+    status: int | None = None
+    error: str | None = None
+
+    def describe(self, target: Target, attempts: int) -> str:
+        """The outcome of *target* as one line for a log."""
+        tries = "1 attempt" if attempts == 1 else f"{attempts} attempts"
+        return f"{self.name} {redact(target.url)}: {self.error} (line {target.line}, {tries})"
+
+
+def outcome_of(exception: BaseException) -> Outcome:
+    """The outcome of a target whose download, or whose response on its way to the callback, ended in *exception*."""
+    if isinstance(exception, HttpError):
+        status = exception.response.status
+        return Outcome(f"failed/http-{status}", status, response_status_message(status))
+    return Outcome(_name_of(exception), error=error_text(exception))
+
+
+def error_text(exception: BaseException) -> str:
+    """*exception* as one line: its class and message, without passwords, cut at 500 characters."""
+    # Twisted puts what went wrong on a connection into a list, which Scrapy shows as such: the last entry says it.
+    reasons = [reason for link in _chain(exception) for reason in getattr(link, "reasons", None) or ()]
+    message = " ".join(str(reasons[-1].value if reasons else exception).split())
+    text = f"{type(exception).__name__}: {message}" if message else type(exception).__name__
+    return redact(text)[:_ERROR_LENGTH]
+
+
+def redact(text: str) -> str:
+    """*text* with the password of every URL in it replaced by ``***``."""
+    return _PASSWORD.sub(r"\1:***@", text)
+
+
+def attempts_of(request: Request) -> int:
+    """How often the target of *request* was tried: once, and once more for each retry."""
+    return 1 + int(request.meta.get("retry_times", 0))
+
+
+def last_request(failure: Failure) -> Request:
+    """The request that *failure*, as an errback receives it, stands for."""
+    if isinstance(failure.value, HttpError):
+        response: Response = failure.value.response
+        if response.request is not None:
+            return response.request
+    request: Request = failure.request  # type: ignore[attr-defined]  # Scrapy puts it there for the errback
+    return request
+
+
+# A user name, a colon, then everything up to the last @ before the path: a password may itself hold an @. One that
+# holds a raw slash makes no URL, but is not to be shown either: then, unless a port stands there, up to the last @.
+_PASSWORD = re.compile(r"(://[^/?#\s:@]*):(?:[^/?#\s]*|(?!\d*(?:[/?#\s]|$))\S*)@")
+
+
+def _name_of(exception: BaseException) -> str:
+    if isinstance(exception, IgnoreRequest):
+        message = str(exception)
+        return next((name for part, name in _BY_IGNORE_MESSAGE if part in message), "skipped/filtered")
+    if any(isinstance(link, _TLS_ERRORS) for link in _chain(exception)):
+        return "failed/tls"
+    return next((name for cls, name in _BY_EXCEPTION if isinstance(exception, cls)), "failed/other")
+
+
+def _chain(exception: BaseException) -> Iterator[BaseException]:
+    """*exception* and what caused it; Twisted keeps further causes in a list named ``reasons``."""
+    seen: set[int] = set()
+    pending: list[BaseException | None] = [exception]
+    while pending:
+        link = pending.pop()
+        if link is None or id(link) in seen:
+            continue
+        seen.add(id(link))
+        yield link
+        pending += [link.__cause__, link.__context__]
+        pending += [reason.value for reason in getattr(link, "reasons", None) or () if isinstance(reason, Failure)]

@@ -1,0 +1,71 @@
+"""A tally becomes totals, and a summary that a person reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from scrapy_batcher.ledger import CLAIMED, PENDING
+from scrapy_batcher.outcome import FETCHED
+
+
+@dataclass(frozen=True)
+class Totals:
+    """What became of a batch.
+
+    :param read: rows read from the list
+    :param outcomes: how many targets ended in each outcome, by its name
+    :param pending: targets that were read and have no outcome: the batch was closed before
+    :param bytes: bytes in the bodies of the fetched pages, after decompression
+    :param seconds: from the start of the batch to its end
+    :param error: why the list was not read, or not worked through, to its end; ``None`` when it was
+    """
+
+    read: int
+    outcomes: Mapping[str, int]
+    pending: int
+    bytes: int
+    seconds: float
+    error: str | None = None
+
+    @classmethod
+    def from_tally(
+        cls, tally: Mapping[str, int], *, read: int, bytes: int, seconds: float, error: str | None
+    ) -> Totals:
+        """The totals from what the ledger counted (`Ledger.tally`)."""
+        outcomes = {name: count for name, count in sorted(tally.items()) if name not in (PENDING, CLAIMED)}
+        return cls(read, outcomes, tally.get(PENDING, 0) + tally.get(CLAIMED, 0), bytes, seconds, error)
+
+    @property
+    def fetched(self) -> int:
+        return self.outcomes.get(FETCHED, 0)
+
+    @property
+    def failed(self) -> int:
+        return self._count("failed/")
+
+    @property
+    def skipped(self) -> int:
+        return self._count("skipped/")
+
+    @property
+    def adds_up(self) -> bool:
+        """Whether every row that was read is accounted for."""
+        return self.read == self.fetched + self.failed + self.skipped + self.pending
+
+    def _count(self, prefix: str) -> int:
+        return sum(count for name, count in self.outcomes.items() if name.startswith(prefix))
+
+
+def summary(totals: Totals) -> str:
+    """*totals* in a few lines, for the log."""
+    rate = totals.fetched / totals.seconds if totals.seconds else 0.0
+    end = f"incomplete: {totals.error}" if totals.error else "closed early" if totals.pending else "finished"
+    lines = [
+        f"Batch {end}",
+        f"{totals.read:>10,} read = {totals.fetched:,} fetched + {totals.failed:,} failed "
+        f"+ {totals.skipped:,} skipped + {totals.pending:,} pending",
+        *(f"{count:>10,} {name}" for name, count in totals.outcomes.items()),
+        f"{totals.seconds:>10,.1f} seconds, {rate:,.1f} pages per second, {totals.bytes:,} bytes",
+    ]
+    return "\n".join(lines)

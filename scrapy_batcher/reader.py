@@ -1,0 +1,77 @@
+"""A source is read in a thread of its own, a few rows ahead: a slow disk or a pipe never holds up the event loop."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable
+
+from scrapy_batcher.loop import thread_safe_caller
+from scrapy_batcher.rows import Target
+
+AHEAD = 1000  # rows that may wait to be taken; bounds the memory, and the bursts in which the thread uses the processor
+
+
+class Reader:
+    """Reads *rows* ahead.
+
+    The thread is a daemon: one that waits for a line on stdin must not keep the process from ending.
+
+    :param rows: what to read; iterated over, and closed by it, in the thread
+    :param on_rows: called in the event loop when there are rows, or the end, after `take` had none to give
+    """
+
+    def __init__(self, rows: Iterable[Target], on_rows: Callable[[], object]) -> None:
+        self.error: Exception | None = None  # what broke the reading off
+        self._rows = rows
+        self._on_rows = on_rows
+        self._call_in_loop = thread_safe_caller()
+        self._read: deque[Target] = deque()  # rows nobody took yet; the thread appends, the loop pops
+        self._room = threading.Semaphore(AHEAD)
+        self._ended = False
+        self._stopped = False
+        self._somebody_waits = False
+        threading.Thread(target=self._run, name="scrapy-batcher reader", daemon=True).start()
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether every row there is has been taken."""
+        # In this order: the thread's last row is there before it says that it has ended.
+        return self._ended and not self._read
+
+    def take(self, most: int) -> list[Target]:
+        """At most *most* rows that are there now, in order; when there are none, ``on_rows`` will be called."""
+        self._somebody_waits = not self._read
+        rows = [self._read.popleft() for _ in range(min(most, len(self._read)))]
+        if rows:
+            self._room.release(len(rows))
+        elif self._read or self._ended:
+            # They came between the two looks, when the thread may not have seen yet that somebody waits.
+            self._wake()
+        return rows
+
+    def stop(self) -> None:
+        """Read no further. The thread ends after the row it is at; one that waits for a pipe ends with the process."""
+        self._stopped = True
+        self._room.release()
+
+    def _run(self) -> None:
+        try:
+            for row in self._rows:
+                self._room.acquire()
+                if self._stopped:
+                    break
+                self._read.append(row)
+                self._wake()
+        except Exception as e:  # noqa: BLE001 - handed over to the event loop, which reports it
+            self.error = e
+        finally:
+            self._ended = True
+            self._wake()
+
+    def _wake(self) -> None:
+        if self._somebody_waits:
+            self._somebody_waits = False
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                self._call_in_loop(self._on_rows)

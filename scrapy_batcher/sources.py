@@ -1,0 +1,102 @@
+"""A location becomes an iterator of `Target`s."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import IO
+
+from scrapy_batcher.compression import COMPRESSIONS, READ_ERRORS, decompressed
+from scrapy_batcher.rows import PARSERS, Lines, MissingColumn, Target
+
+STDIN = "-"
+
+_OTHER_NAMES = {"text": "txt", "jl": "jsonl", "jsonlines": "jsonl", "ndjson": "jsonl"}
+
+
+class SourceError(Exception):
+    """The list cannot be read, or not to its end; the message names it and says why."""
+
+
+class Source:
+    """The list at *location*: iterate over it once for its rows, invalid ones included.
+
+    :param location: a path, or ``-`` for stdin
+    :param format: ``txt``, ``csv``, ``tsv`` or ``jsonl``, with ``.gz``, ``.bz2``, ``.xz`` or ``.zst`` behind it when
+        compressed; ``None`` takes it from the file's name
+    :param url_field: the column that holds the URL (``txt`` has none)
+    :raises SourceError: at once, for whatever can be known before the first row: an unreadable file, an unknown
+        format, a compression that is not what the name says, a missing column
+    """
+
+    def __init__(self, location: str, format: str | None = None, url_field: str = "url") -> None:
+        self.location = location
+        row_format, compression = _parse_format(location, format)
+        with ExitStack() as files, self._complaining("cannot be read"):
+            raw = files.enter_context(_open(location))
+            self._lines = Lines(files.enter_context(decompressed(raw, compression)))
+            if location != STDIN:
+                self._lines.peek()
+            self._rows = PARSERS[row_format](self._lines, url_field)
+            self._files = files.pop_all()
+
+    def __iter__(self) -> Iterator[Target]:
+        """The rows, in the order of the list.
+
+        :raises SourceError: when the list breaks off; the rows before that have been given
+        """
+        with self._files:
+            rows = self._rows
+            while True:
+                with self._complaining(f"broke off after line {self._lines.number}"):
+                    row = next(rows, None)
+                if row is None:
+                    return
+                yield row
+
+    def close(self) -> None:
+        """Close the file; iterating to the end does it too."""
+        self._files.close()
+
+    def __str__(self) -> str:
+        return "stdin" if self.location == STDIN else self.location
+
+    @contextmanager
+    def _complaining(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except READ_ERRORS as e:
+            raise SourceError(f"{self} {what}: {e or type(e).__name__}") from e
+        except MissingColumn as e:
+            raise SourceError(f"{self} {e}") from e
+
+
+def _open(location: str) -> IO[bytes]:
+    if location != STDIN:
+        return open(location, "rb")
+    # A descriptor of our own: when the process ends while a thread waits for a line, sys.stdin is not in its hands.
+    return os.fdopen(os.dup(sys.stdin.fileno()), "rb")
+
+
+def _parse_format(location: str, format: str | None) -> tuple[str, str]:
+    """The row format and the compression (``""`` for none) that *format*, or else the name of *location*, asks for."""
+    if format is None:
+        parts = [suffix[1:] for suffix in Path(location).suffixes[-2:]]
+        if len(parts) == 2 and parts[1].lower() not in COMPRESSIONS:
+            parts = parts[1:]  # the dots before belong to the name: list.2026-11.csv
+    else:
+        parts = format.split(".")
+    named = ".".join(parts)
+    parts = [part.lower() for part in parts]
+    compression = parts.pop() if parts and parts[-1] in COMPRESSIONS else ""
+    row_format = parts[0] if parts else "txt"
+    row_format = _OTHER_NAMES.get(row_format, row_format)
+    if row_format not in PARSERS or len(parts) > 1:
+        raise SourceError(
+            f"the list {location} has an unknown format {named!r}: pass -a format= with one of {', '.join(PARSERS)}, "
+            f"and .{', .'.join(COMPRESSIONS)} behind it when compressed"
+        )
+    return row_format, compression

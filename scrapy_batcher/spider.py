@@ -1,0 +1,145 @@
+"""A target becomes a request, a response an item, a failure a logged outcome."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from functools import cached_property
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import scrapy
+from scrapy import Request, signals
+from scrapy.crawler import Crawler
+from scrapy.exceptions import CloseSpider
+from scrapy.http import Response
+from scrapy.settings import BaseSettings
+from twisted.python.failure import Failure
+from w3lib.http import basic_auth_header
+
+from scrapy_batcher.addon import Addon
+from scrapy_batcher.config import Config, ConfigError
+from scrapy_batcher.cooperator import TARGET_KEY, CooperatorExtension
+from scrapy_batcher.errors import refuse
+from scrapy_batcher.item import make_item
+from scrapy_batcher.outcome import attempts_of, last_request, outcome_of
+from scrapy_batcher.rows import Target
+from scrapy_batcher.sources import Source, SourceError
+
+
+class BatchSpider(scrapy.Spider):
+    """Fetches every URL of a list: ``scrapy crawl batch -a urls=list.txt``.
+
+    Subclasses override `parse`, `make_request` and `on_failure`.
+
+    :param urls: the list: a path, or ``-`` for stdin
+    :param format: its format, as `Source` takes it; by default what the file's name says
+    :param url_field: the column that holds the URL
+    :param failures: path of the failures file; by default what ``BATCHER_FAILURES`` says
+    :raises StartError: when there is no list, or it cannot be read
+    """
+
+    name = "batch"
+
+    def __init__(
+        self,
+        name: str | None = None,
+        *,
+        urls: str | None = None,
+        format: str | None = None,
+        url_field: str = "url",
+        failures: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(name, **kwargs)
+        if not urls:
+            raise refuse("there is no list of URLs: pass -a urls=FILE, or -a urls=- for stdin")
+        self.failures = failures
+        try:
+            self.source = Source(urls, format, url_field)
+        except SourceError as e:
+            raise refuse(str(e)) from e
+
+    @classmethod
+    def from_crawler(cls, crawler: Crawler, *args: Any, **kwargs: Any) -> BatchSpider:
+        try:
+            Config.from_settings(crawler.settings)
+        except ConfigError as e:
+            raise refuse(str(e)) from e
+        return super().from_crawler(crawler, *args, **kwargs)
+
+    @classmethod
+    def update_settings(cls, settings: BaseSettings) -> None:
+        """Switch scrapy-batcher on, and what suits a spider with one item a page: the project's own settings win."""
+        super().update_settings(settings)
+        settings.setdefault_in_component_priority_dict("ADDONS", Addon, 300)
+        # Scrapy makes this many tasks for every response.
+        settings.set("CONCURRENT_ITEMS", 1, priority="addon")
+        # The errback says it once, with the reason and the attempts.
+        settings.set("RETRY_GIVE_UP_LOG_LEVEL", "DEBUG", priority="addon")
+
+    async def start(self) -> AsyncIterator[Any]:
+        """Wait while the extension runs the batch; without it, send the requests as any spider does, lazily."""
+        cooperator = self.crawler.get_extension(CooperatorExtension)
+        if cooperator is None:
+            async for request in self._requests():
+                yield request
+        elif (await cooperator.run(self)).error:
+            raise CloseSpider("incomplete")
+
+    def make_request(self, target: Target) -> Request:
+        """The request for *target*. A user name and password in its URL become an ``Authorization`` header, so that no
+        log shows them.
+
+        :raises ValueError: when the URL cannot be requested; the target is then ``skipped/invalid``
+        """
+        url, headers = _without_credentials(target.url)
+        return Request(
+            url,
+            headers=headers,
+            callback=self.parse,
+            errback=self.on_failure,
+            dont_filter=True,
+            meta={TARGET_KEY: target},
+        )
+
+    def parse(self, response: Response, **kwargs: Any) -> Any:
+        """What becomes of a page: items, further requests, or both; by default one `BatchItem`."""
+        return [make_item(response.meta[TARGET_KEY], response, self._config.fields, self._config.columns)]
+
+    def on_failure(self, failure: Failure) -> Any:
+        """What becomes of a failure, after all retries: by default one line in the log.
+
+        ``failure.value`` is the exception; ``failure.request.meta["batcher_target"]`` the target. Whatever this
+        returns, the outcome is counted and recorded.
+        """
+        request = last_request(failure)
+        outcome = outcome_of(failure.value)
+        self.logger.warning(
+            outcome.describe(request.meta[TARGET_KEY], attempts_of(request)),
+            exc_info=(failure.type, failure.value, failure.getTracebackObject())
+            if outcome.name == "failed/other"
+            else None,
+        )
+
+    @cached_property
+    def _config(self) -> Config:
+        return Config.from_settings(self.settings)
+
+    async def _requests(self) -> AsyncIterator[Request]:
+        for target in self.source:
+            while self.crawler.engine.needs_backout():
+                await self.crawler.signals.wait_for(signals.scheduler_empty)
+            if target.error:
+                self.logger.warning("skipped/invalid line %d: %s", target.line, target.error)
+            else:
+                yield self.make_request(target)
+
+
+def _without_credentials(url: str) -> tuple[str, dict[str, bytes]]:
+    """*url* without its user name and password, and the headers that stand for them."""
+    parts = urlsplit(url)
+    if not parts.username and not parts.password:
+        return url, {}
+    user, password = unquote(parts.username or ""), unquote(parts.password or "")
+    bare = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    return bare, {"Authorization": basic_auth_header(user, password, encoding="utf-8")}

@@ -1,0 +1,126 @@
+"""What the tests share: a mock server in its own process, and real `scrapy` commands in a project of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.mockserver import MockServer
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def running_server() -> Iterator[MockServer]:
+    server = MockServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def server(running_server: MockServer) -> MockServer:
+    """The mock server, with its counts at zero."""
+    running_server.control("clear")
+    return running_server
+
+
+@dataclass
+class Run:
+    """A finished command."""
+
+    status: int
+    log: str
+    output: str
+
+    @property
+    def stats(self) -> dict[str, object]:
+        """Scrapy's stats, as the project's extension dumped them."""
+        return json.loads(self.log.rsplit("STATS ", 1)[1].splitlines()[0])
+
+
+@dataclass
+class Project:
+    """A Scrapy project in a folder of its own, with nothing in its settings but the add-on."""
+
+    path: Path
+
+    def write(self, name: str, text: str | bytes) -> Path:
+        path = self.path / name
+        path.write_bytes(text.encode() if isinstance(text, str) else text)
+        return path
+
+    def command(self, *args: str, settings: Mapping[str, object] | None = None) -> list[str]:
+        sets = [f"--set={name}={value}" for name, value in (settings or {}).items()]
+        return [sys.executable, "-W", "error", "-m", "scrapy", *args, *sets]
+
+    def popen(self, *args: str, settings: Mapping[str, object] | None = None, **kwargs: object) -> subprocess.Popen:
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(self.path)]), "PYTHONUNBUFFERED": "1"}
+        return subprocess.Popen(
+            self.command(*args, settings=settings), cwd=self.path, env=environment,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, **kwargs,
+        )
+
+    def scrapy(self, *args: str, settings: Mapping[str, object] | None = None, stdin: bytes = b"") -> Run:
+        """Run `scrapy` with *args*, to its end."""
+        process = self.popen(*args, settings=settings, stdin=subprocess.PIPE)
+        output, log = process.communicate(stdin, timeout=100)
+        return Run(process.returncode, log.decode(), output.decode())
+
+    def items(self, name: str = "items.jsonl") -> list[dict]:
+        return [json.loads(line) for line in (self.path / name).read_text().splitlines()]
+
+
+SETTINGS = """
+BOT_NAME = "tests"
+ADDONS = {"scrapy_batcher.Addon": 300}
+SPIDER_MODULES = ["project_spiders"]
+EXTENSIONS = {"project_spiders.DumpStats": 0}
+TELNETCONSOLE_ENABLED = False
+REMOTE_CONTROL_ENABLED = False
+DNS_RESOLVER = TWISTED_DNS_RESOLVER = "project_spiders.LoopbackResolver"
+LOG_LEVEL = "INFO"
+"""
+
+SPIDERS = '''
+import json, logging
+from scrapy import signals
+from scrapy.resolver import CachingThreadedResolver
+from twisted.internet import defer, error
+
+
+class DumpStats:
+    @classmethod
+    def from_crawler(cls, crawler):
+        self = cls()
+        self.stats = crawler.stats
+        crawler.signals.connect(self.spider_closed, signals.spider_closed)
+        return self
+
+    def spider_closed(self):
+        logging.getLogger("stats").info("STATS %s", json.dumps(self.stats.get_stats(), default=str))
+
+
+class LoopbackResolver(CachingThreadedResolver):
+    """Knows addresses and no names, so that no test asks the network for one."""
+
+    def getHostByName(self, name, timeout=()):
+        if name.replace(".", "").isdigit():
+            return defer.succeed(name)
+        return defer.fail(error.DNSLookupError(f"no such name: {name}"))
+'''
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    project = Project(tmp_path)
+    project.write("scrapy.cfg", "[settings]\ndefault = project_settings\n")
+    project.write("project_settings.py", SETTINGS)
+    project.write("project_spiders.py", SPIDERS)
+    return project

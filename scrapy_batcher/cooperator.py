@@ -27,7 +27,7 @@ from twisted.python.failure import Failure
 
 from scrapy_batcher.config import Config, ConfigError
 from scrapy_batcher.engine import Engine
-from scrapy_batcher.errors import refuse
+from scrapy_batcher.errors import StartError, refuse
 from scrapy_batcher.failures import FailuresFile
 from scrapy_batcher.job import Job
 from scrapy_batcher.ledger import Ledger
@@ -89,10 +89,13 @@ class CooperatorExtension:
         if not config.enabled:
             raise NotConfigured
         failures = None
-        if isinstance(crawler.spider, Batch):
-            if not config.concurrency:
-                raise refuse("CONCURRENT_REQUESTS is 0, no limit: a batch has as many workers, so it needs a number")
-            failures = _open_failures(crawler.spider.failures or config.failures, crawler.spider.source)
+        if isinstance(spider := crawler.spider, Batch):
+            try:
+                _check_width(config)
+                failures = _open_failures(spider.failures or config.failures, spider.source)
+            except StartError:
+                spider.source.close()
+                raise
         extension = cls(crawler, config, config.concurrency, failures)
         for handler, signal in (
             (extension.request_reached_downloader, signals.request_reached_downloader),
@@ -184,15 +187,9 @@ class CooperatorExtension:
     async def _work(self, spider: Batch, target: Target) -> None:
         """Take *target* to its outcome: request, retries, redirects, callback or errback, all pipelines."""
         try:
-            try:
-                request = spider.make_request(target)
-                request.meta[TARGET_KEY] = target
-                duplicate = self._config.skip_duplicates and not self._ledger.see(self._fingerprint(request))
-            except ValueError as e:  # Request() refuses what is no URL
-                self._settle(target, Outcome("skipped/invalid", error=error_text(e)), 0, tell=True)
-                return
-            if duplicate:
-                self._settle(target, Outcome("skipped/duplicate", error="in the list before"), 0, tell=True)
+            request = self._make_request(spider, target)
+            if isinstance(request, Outcome):
+                self._settle(target, request, 0, tell=True)
                 return
             job = self._jobs[target.id] = Job(target, request)
             request.errback = partial(self._failed, job, request.errback)
@@ -220,8 +217,23 @@ class CooperatorExtension:
         finally:
             del self._scraping[result]
 
-    def _fingerprint(self, request: Request) -> bytes:
-        return self._crawler.request_fingerprinter.fingerprint(request)
+    def _make_request(self, spider: Batch, target: Target) -> Request | Outcome:
+        """The request for *target*, or why there is none."""
+        try:
+            request = spider.make_request(target)
+            if not isinstance(request, Request):
+                raise TypeError(f"make_request() must return a Request, not {request!r}")
+        except ValueError as e:  # Request() refuses what is no URL
+            return Outcome("skipped/invalid", error=error_text(e))
+        except Exception as e:
+            logger.exception("make_request() failed", extra={"spider": spider})
+            return Outcome("failed/other", error=error_text(e))
+        request.meta[TARGET_KEY] = target
+        if self._config.skip_duplicates:
+            fingerprint = self._crawler.request_fingerprinter.fingerprint(request)
+            if not self._ledger.see(fingerprint):
+                return Outcome("skipped/duplicate", error="it was in the list before")
+        return request
 
     def _failed(self, job: Job, errback: Any, failure: Failure) -> Any:
         job.failed(failure.value)
@@ -285,6 +297,11 @@ class CooperatorExtension:
                 extra={"spider": self._crawler.spider},
             )
         return totals
+
+
+def _check_width(config: Config) -> None:
+    if not config.concurrency:
+        raise refuse("CONCURRENT_REQUESTS is 0, no limit: a batch has as many workers, so it needs a number")
 
 
 def _open_failures(path: str | None, source: Source) -> FailuresFile | None:

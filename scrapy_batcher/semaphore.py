@@ -30,7 +30,7 @@ from scrapy_batcher.config import Config, ConfigError
 
 logger = logging.getLogger(__name__)
 
-_SEARCH_INTERVAL = 0.1  # seconds between two looks for permits whose request is gone; only while somebody waits
+_SEARCH_INTERVAL = 0.1  # seconds between two looks for permits whose request is gone
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ class SemaphoreMiddleware:
         self._total = HolderSemaphore(limit or sys.maxsize)
         self._hosts: dict[str, HolderSemaphore] = {}  # those in use only: a million hosts must cost nothing
         self._permits: dict[Request, _Permit] = {}  # by identity: the copies of a retry or a redirect hold none
-        self._waiting = 0
+        self._followed = False  # by middlewares that process requests after us, and may keep them from the downloader
         self._search: CallLaterResult | None = None
 
     @classmethod
@@ -155,6 +155,7 @@ class SemaphoreMiddleware:
         classes = [load_object(path) for path in order]
         for later in classes[classes.index(type(self)) + 1 :]:
             if hasattr(later, "process_request") and self._crawler.get_downloader_middleware(later):
+                self._followed = True
                 logger.warning(
                     "%s is ordered after SemaphoreMiddleware: what it downloads, or waits for, while it processes a "
                     "request does so with a permit in hand, and at a limit of 1 waits for ever. "
@@ -218,6 +219,8 @@ class SemaphoreMiddleware:
             self._forget_if_idle(host)
         self._permits[request] = _Permit(host)
         self._stats.max_value("batcher/permits/peak", len(self._permits))
+        if self._followed:
+            self._search = self._search or call_later(_SEARCH_INTERVAL, self._find_lost_permits)
 
     def _release_unless_downloading(self, request: Request) -> None:
         permit = self._permits.get(request)
@@ -234,19 +237,16 @@ class SemaphoreMiddleware:
         if self._hosts[host].idle:
             del self._hosts[host]
 
-    # -- those who wait -------------------------------------------------------------------------------------------------
-
     @contextmanager
     def _waiting_counted(self) -> Iterator[None]:
         started = time.monotonic()
         self._stats.inc_value("batcher/permits/waits")
-        self._waiting += 1
-        self._search = self._search or call_later(_SEARCH_INTERVAL, self._find_lost_permits)
         try:
             yield
         finally:
-            self._waiting -= 1
             self._stats.inc_value("batcher/permits/wait_seconds", time.monotonic() - started)
+
+    # -- with a middleware behind us ------------------------------------------------------------------------------------
 
     def _find_lost_permits(self) -> None:
         """Take back the permits of requests that never reached the downloader and that it no longer knows.
@@ -256,11 +256,14 @@ class SemaphoreMiddleware:
         telnet console's status report (checked on Scrapy 2.18.0 and 2.19.0).
         """
         active = self._crawler.engine.downloader.active
-        for request in [r for r, permit in self._permits.items() if not permit.downloading and r not in active]:
-            self._release(request)
-        self._search = call_later(_SEARCH_INTERVAL, self._find_lost_permits) if self._waiting else None
+        on_their_way = [request for request, permit in self._permits.items() if not permit.downloading]
+        for request in on_their_way:
+            if request not in active:
+                self._release(request)
+        self._search = call_later(_SEARCH_INTERVAL, self._find_lost_permits) if on_their_way else None
 
     def spider_closed(self) -> None:
+        self._find_lost_permits()
         if self._search:
             self._search.cancel()
 

@@ -84,7 +84,7 @@ SPIDER_MODULES = ["project_spiders"]
 EXTENSIONS = {"project_spiders.DumpStats": 0}
 TELNETCONSOLE_ENABLED = False
 REMOTE_CONTROL_ENABLED = False
-DNS_RESOLVER = TWISTED_DNS_RESOLVER = "project_spiders.LoopbackResolver"
+TWISTED_DNS_RESOLVER = "project_spiders.LoopbackResolver"
 LOG_LEVEL = "INFO"
 """
 

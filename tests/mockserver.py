@@ -72,6 +72,8 @@ class Server:
         if what == "open":
             self.gates[query["gate"]].set()
         if what == "clear":
+            for gate in self.gates.values():
+                gate.set()
             self.__init__()
         return {
             "peak": self.peak,

@@ -15,16 +15,16 @@ try:
     else:
         from backports import zstd
 except ImportError:  # the extra "zstd" is not installed
-    zstd = None
+    zstd = None  # type: ignore[assignment]
 
 COMPRESSIONS = ("gz", "bz2", "xz", "zst")
 
 
-class NoZstandard(Exception):
+class NoZstandardError(Exception):
     """The list is compressed with Zstandard, and nothing that reads it is installed."""
 
 
-READ_ERRORS: tuple[type[Exception], ...] = (OSError, EOFError, zlib.error, lzma.LZMAError, NoZstandard)
+READ_ERRORS: tuple[type[Exception], ...] = (OSError, EOFError, zlib.error, lzma.LZMAError, NoZstandardError)
 """What reading a stream, compressed or not, can raise."""
 
 if zstd is not None:
@@ -34,7 +34,7 @@ if zstd is not None:
 def decompressed(stream: IO[bytes], compression: str) -> IO[bytes]:
     """*stream* read through *compression*: one of `COMPRESSIONS`, or ``""`` for none.
 
-    :raises NoZstandard: for ``zst`` without the extra
+    :raises NoZstandardError: for ``zst`` without the extra
     """
     reader: Any = stream
     if compression == "gz":
@@ -42,9 +42,9 @@ def decompressed(stream: IO[bytes], compression: str) -> IO[bytes]:
     elif compression == "bz2":
         reader = bz2.BZ2File(stream)
     elif compression == "xz":
-        reader = lzma.LZMAFile(stream)
+        reader = lzma.LZMAFile(stream)  # noqa: SIM115 - closed by whoever reads it
     elif compression == "zst":
         if zstd is None:
-            raise NoZstandard("Zstandard needs an extra: pip install 'scrapy-batcher[zstd]'")
+            raise NoZstandardError("Zstandard needs an extra: pip install 'scrapy-batcher[zstd]'")
         reader = zstd.ZstdFile(stream)
     return cast("IO[bytes]", reader)

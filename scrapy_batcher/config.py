@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+import os
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from scrapy.settings import BaseSettings
 
 NO_LIMIT = 0
 
 OPTIONAL_FIELDS = ("status", "headers", "final_url", "content_type", "encoding", "fetched_at", "elapsed")
+
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*")
 
 _NAMES = (
     "BATCHER_ENABLED",
@@ -64,19 +69,13 @@ class Config:
             enabled=_boolean(settings, "BATCHER_ENABLED", cls.enabled),
             fields=_fields(settings),
             columns=_boolean(settings, "BATCHER_COLUMNS", cls.columns),
-            schemes=frozenset(s.lower() for s in settings.getlist("BATCHER_SCHEMES", sorted(cls.schemes))),
+            schemes=_schemes(settings, cls.schemes),
             skip_duplicates=_boolean(settings, "BATCHER_SKIP_DUPLICATES", cls.skip_duplicates),
-            failures=settings.get("BATCHER_FAILURES") or None,
-            concurrency=_whole("CONCURRENT_REQUESTS", settings.get("CONCURRENT_REQUESTS"), NO_LIMIT),
-            host_concurrency=_whole(
-                "CONCURRENT_REQUESTS_PER_DOMAIN", settings.get("CONCURRENT_REQUESTS_PER_DOMAIN"), 1
-            ),
-            slot_concurrency={
-                slot: _whole(f"DOWNLOAD_SLOTS[{slot!r}]['concurrency']", entry["concurrency"], 1)
-                for slot, entry in settings.getdict("DOWNLOAD_SLOTS").items()
-                if "concurrency" in entry
-            },
-            url_length=_whole("URLLENGTH_LIMIT", settings.get("URLLENGTH_LIMIT"), NO_LIMIT),
+            failures=_path(settings, "BATCHER_FAILURES"),
+            concurrency=_whole(settings, "CONCURRENT_REQUESTS", cls.concurrency, NO_LIMIT),
+            host_concurrency=_whole(settings, "CONCURRENT_REQUESTS_PER_DOMAIN", cls.host_concurrency, 1),
+            slot_concurrency=_slot_concurrency(settings),
+            url_length=_whole(settings, "URLLENGTH_LIMIT", cls.url_length, NO_LIMIT),
         )
 
 
@@ -91,23 +90,70 @@ def _refuse_unknown_names(settings: BaseSettings) -> None:
 def _boolean(settings: BaseSettings, name: str, default: bool) -> bool:
     try:
         return settings.getbool(name, default)
-    except ValueError as e:
+    except (TypeError, ValueError) as e:
         raise ConfigError(f"{name} must be True or False, not {settings.get(name)!r}") from e
 
 
-def _whole(name: str, value: object, least: int) -> int:
+def _whole(settings: BaseSettings, name: str, default: int, least: int) -> int:
+    return _whole_number(name, settings.get(name, default), least)
+
+
+def _whole_number(name: str, value: Any, least: int) -> int:
     try:
-        number = int(value)  # type: ignore[call-overload]  # anything int() takes, as settings.getint() does
-    except (TypeError, ValueError) as e:
-        raise ConfigError(f"{name} must be a whole number, not {value!r}") from e
+        number = int(value)
+    except (TypeError, ValueError, OverflowError):
+        number = None
+    if number is None or (isinstance(value, float) and value != number):
+        raise ConfigError(f"{name} must be a whole number, not {value!r}")
     if number < least:
         raise ConfigError(f"{name} must be at least {least}, not {value!r}")
-    return int(number)
+    return number
+
+
+def _path(settings: BaseSettings, name: str) -> str | None:
+    value = settings.get(name) or None
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, os.PathLike):
+        return os.fsdecode(value)
+    raise ConfigError(f"{name} must be a path, not {value!r}")
+
+
+def _list(settings: BaseSettings, name: str, default: Iterable[str]) -> list[str]:
+    value = settings.get(name)
+    if value is None:
+        return list(default)
+    if isinstance(value, str):
+        value = [part for part in value.split(",") if part.strip()]
+    if not isinstance(value, (list, tuple, set, frozenset)) or not all(isinstance(part, str) for part in value):
+        raise ConfigError(f"{name} must be a list of names, not {value!r}")
+    return [part.strip() for part in value]
+
+
+def _schemes(settings: BaseSettings, default: frozenset[str]) -> frozenset[str]:
+    schemes = frozenset(scheme.lower() for scheme in _list(settings, "BATCHER_SCHEMES", default))
+    if not schemes:
+        raise ConfigError(f"BATCHER_SCHEMES must name a scheme, not {settings.get('BATCHER_SCHEMES')!r}")
+    for scheme in schemes:
+        if not _SCHEME.fullmatch(scheme):
+            raise ConfigError(f"BATCHER_SCHEMES has {scheme!r}, which is not a URL scheme such as https")
+    return schemes
 
 
 def _fields(settings: BaseSettings) -> tuple[str, ...]:
-    chosen = tuple(dict.fromkeys(name.strip() for name in settings.getlist("BATCHER_FIELDS")))
+    chosen = tuple(dict.fromkeys(_list(settings, "BATCHER_FIELDS", ())))
     for name in chosen:
         if name not in OPTIONAL_FIELDS:
-            raise ConfigError(f"BATCHER_FIELDS has {name!r}; the fields to choose from are {', '.join(OPTIONAL_FIELDS)}")
+            raise ConfigError(f"BATCHER_FIELDS has {name!r}; choose from {', '.join(OPTIONAL_FIELDS)}")
     return chosen
+
+
+def _slot_concurrency(settings: BaseSettings) -> dict[str, int]:
+    slots = settings.getdict("DOWNLOAD_SLOTS")
+    if not all(isinstance(entry, Mapping) for entry in slots.values()):
+        raise ConfigError(f"DOWNLOAD_SLOTS must be a dictionary of dictionaries, not {slots!r}")
+    return {
+        slot: _whole_number(f"DOWNLOAD_SLOTS[{slot!r}]['concurrency']", entry["concurrency"], 1)
+        for slot, entry in slots.items()
+        if "concurrency" in entry
+    }

@@ -192,7 +192,8 @@ class CooperatorExtension:
                 self._settle(target, request, 0, tell=True)
                 return
             job = self._jobs[target.id] = Job(target, request)
-            request.errback = partial(self._failed, job, request.errback)
+            # By its id: with the job itself, request and job would hold each other until the garbage collector comes.
+            request.errback = partial(self._failed, target.id, request.errback)
             try:
                 await self._fetch(job)
             finally:
@@ -235,9 +236,10 @@ class CooperatorExtension:
                 return Outcome("skipped/duplicate", error="it was in the list before")
         return request
 
-    def _failed(self, job: Job, errback: Any, failure: Failure) -> Any:
-        job.failed(failure.value)
-        job.told = errback is not None
+    def _failed(self, id: int, errback: Any, failure: Failure) -> Any:
+        if job := self._jobs.get(id):
+            job.failed(failure.value)
+            job.told = errback is not None
         return errback(failure) if errback else failure
 
     def _settle(self, target: Target, outcome: Outcome, attempts: int, *, tell: bool) -> None:

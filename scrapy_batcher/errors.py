@@ -24,9 +24,13 @@ def refuse(sentence: str) -> StartError:
     """
     logger.error(sentence)
     for name in ("asyncio", "twisted"):
-        logging.getLogger(name).addFilter(_already_said)
+        logging.getLogger(name).addFilter(_is_news)
     return StartError(sentence)
 
 
-def _already_said(record: logging.LogRecord) -> bool:
-    return not (record.exc_info and isinstance(record.exc_info[1], StartError))
+def _is_news(record: logging.LogRecord) -> bool:
+    if record.exc_info and isinstance(record.exc_info[1], StartError):
+        return False
+    # Twisted makes two records of it: a heading, and the traceback as text.
+    message = record.getMessage()
+    return message != "Unhandled error in Deferred:" and f"{StartError.__module__}.StartError: " not in message

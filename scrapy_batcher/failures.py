@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
-from scrapy_batcher.outcome import Outcome, redact
+from scrapy_batcher.outcome import Outcome
+from scrapy_batcher.redact import redact
 from scrapy_batcher.rows import Target
 
 
@@ -20,10 +22,10 @@ class FailuresFile:
         self._file = Path(path).open("w", encoding="utf-8")  # noqa: SIM115 - closed by close()
 
     def write(self, target: Target, outcome: Outcome, attempts: int) -> None:
-        """Add the line of *target*. Its keys are `rows.FAILURE_KEYS`; a password in its URL is left out."""
+        """Add the line of *target*. Its keys are `rows.FAILURE_KEYS`; a password in a URL of its row is left out."""
         line = {
             "url": redact(target.url),
-            "row": target.columns,
+            "row": _redacted(target.columns),
             "line": target.line,
             "outcome": outcome.name,
             "status": outcome.status,
@@ -34,3 +36,14 @@ class FailuresFile:
 
     def close(self) -> None:
         self._file.close()
+
+
+def _redacted(value: Any) -> Any:
+    """*value*, of a JSON type, with every text in it redacted."""
+    if isinstance(value, str):
+        return redact(value)
+    if isinstance(value, list):
+        return [_redacted(part) for part in value]
+    if isinstance(value, dict):
+        return {name: _redacted(part) for name, part in value.items()}
+    return value

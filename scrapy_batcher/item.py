@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import lru_cache
@@ -11,11 +11,11 @@ from typing import Any
 
 from scrapy.http import Response, TextResponse
 
-from scrapy_batcher.outcome import redact
+from scrapy_batcher.redact import redact
 from scrapy_batcher.rows import Target
 
 
-@dataclass(repr=False)
+@dataclass(repr=False, eq=False)
 class BatchItem:
     """A page, with further fields where ``BATCHER_FIELDS`` or the columns of its row ask for them.
 
@@ -30,6 +30,11 @@ class BatchItem:
     content: str
     base64: bool = False
 
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and vars(other) == vars(self)
+
+    __hash__ = None  # type: ignore[assignment]  # it can change
+
     def __repr__(self) -> str:
         # Scrapy logs every item at level DEBUG: without its content, and without a password.
         return f"<{type(self).__name__} {redact(self.url)} {self.length} bytes>"
@@ -40,20 +45,27 @@ def make_item(target: Target, response: Response, fields: Sequence[str], columns
 
     :param target: the row it was fetched for
     :param fields: further fields, of `config.OPTIONAL_FIELDS`
-    :param columns: whether the row's other columns become fields, under their names; one that collides with a field
-        is prefixed with ``row_``
+    :param columns: whether the row's other columns become fields, under their names; one that collides with a field,
+        or starts with two underscores, is prefixed with ``row_``
     """
     chosen = {name: _FIELDS[name](response) for name in fields}
     if columns:
+        taken = _BASE | chosen.keys()
         for name, value in target.columns.items():
-            while name in chosen or name in _BASE:
-                name = f"row_{name}"
-            chosen[name] = value
+            chosen[_free_name(name, taken, target.columns)] = value
     text = isinstance(response, TextResponse)
     content = response.text if text else base64.b64encode(response.body).decode("ascii")
     item = _item_class(tuple(chosen))(target.url, len(response.body), content, not text)
     vars(item).update(chosen)
     return item
+
+
+def _free_name(name: str, taken: Set[str], columns: Mapping[str, Any]) -> str:
+    """*name*, prefixed when it is *taken*, or is one that Python gives a meaning."""
+    free = name
+    while free in taken or free.startswith("__") or (free != name and free in columns):
+        free = f"row_{free}"
+    return free
 
 
 _BASE = frozenset(BatchItem.__dataclass_fields__)
@@ -72,10 +84,10 @@ _FIELDS: dict[str, Callable[[Response], Any]] = {
 }
 
 
-@lru_cache(maxsize=256)  # a JSON-lines list may have other columns in every row
+@lru_cache(maxsize=64)  # a JSON-lines list may have other columns in every row
 def _item_class(names: tuple[str, ...]) -> type[BatchItem]:
-    """`BatchItem` with further fields. Their names are columns, so they need not be identifiers: no ``__init__`` is made
-    for them."""
+    """`BatchItem` with further fields, in its instances' ``__dict__``: their names are those of columns, which need not
+    be identifiers, so no ``__init__`` can be made for them."""
     if not names:
         return BatchItem
     cls = type("BatchItem", (BatchItem,), {"__annotations__": dict.fromkeys(names, Any), "__module__": __name__})

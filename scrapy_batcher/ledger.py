@@ -49,23 +49,24 @@ _SEEN = "INSERT INTO seen (fingerprint) VALUES (?) ON CONFLICT DO NOTHING"
 class Ledger:
     """The book of one batch, in SQLite's own temporary database: a file without a name, deleted when it is closed.
 
-    Every call takes microseconds, a `load` of a slice of rows a few milliseconds, whatever the length of the list.
+    `claim`, `settle` and `see` take microseconds, a `load` of a slice of rows a few milliseconds, however long the list
+    is; a `tally` counts through an index, a few seconds for a hundred million targets.
 
     :raises sqlite3.Error: from every method, when the disk is full or cannot be written
     """
 
     def __init__(self) -> None:
         self._db = sqlite3.connect("", isolation_level=None)
-        # It is never read after a crash: no journal, and no waiting for the disk.
-        self._db.execute("PRAGMA journal_mode = OFF")
+        # It is never read after a crash: no waiting for the disk, and a journal only so that a load can be taken back.
+        self._db.execute("PRAGMA journal_mode = MEMORY")
         self._db.execute("PRAGMA synchronous = OFF")
         self._db.executescript(_CREATE)
 
     def load(self, targets: Iterable[Target]) -> None:
-        """Enter *targets*, each with an id that is not in the ledger yet, as pending."""
+        """Enter *targets*, each with an id that is not in the ledger yet, as pending: all of them, or none."""
         with self._db:
             self._db.execute("BEGIN")
-            self._db.executemany(_LOAD, ((t.id, t.line, t.url, _to_json(t), ) for t in targets))
+            self._db.executemany(_LOAD, ((t.id, t.line, t.url, _to_json(t)) for t in targets))
 
     def claim(self) -> Target | None:
         """The next pending target, which is then claimed; ``None`` when none is pending."""

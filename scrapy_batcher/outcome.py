@@ -1,8 +1,7 @@
-"""What became of a target: a response or an exception becomes an `Outcome`. Pure: nothing here logs, waits or stores."""
+"""What became of a target: a response or an exception becomes an `Outcome`. Pure: it logs and stores nothing."""
 
 from __future__ import annotations
 
-import re
 import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,9 +23,13 @@ from scrapy.exceptions import (
 from scrapy.http import Request, Response
 from scrapy.spidermiddlewares.httperror import HttpError
 from scrapy.utils.response import response_status_message
+from service_identity import VerificationError
 from twisted.internet import error as tx
 from twisted.python.failure import Failure
+from twisted.python.reflect import safe_str
+from twisted.web.client import RequestTransmissionFailed
 
+from scrapy_batcher.redact import one_line
 from scrapy_batcher.rows import Target
 
 FETCHED = "fetched"
@@ -40,9 +43,11 @@ _BY_EXCEPTION: tuple[tuple[type[BaseException], str], ...] = (
     (tx.ConnectionRefusedError, "failed/refused"),
     (DownloadTimeoutError, "failed/timeout"),
     (tx.TimeoutError, "failed/timeout"),
+    (tx.TCPTimedOutError, "failed/timeout"),
     (ResponseDataLossError, "failed/truncated"),
     (DownloadCancelledError, "failed/too-large"),
     (DownloadFailedError, "failed/connection"),
+    (RequestTransmissionFailed, "failed/connection"),
     (TunnelError, "failed/connection"),
     (tx.ConnectError, "failed/connection"),
     (tx.ConnectionClosed, "failed/connection"),
@@ -61,7 +66,7 @@ _BY_IGNORE_MESSAGE = (
     ("exceeded DOWNLOAD_MAXSIZE", "failed/too-large"),
 )
 
-_TLS_ERRORS = (SSL.Error, ssl.SSLError)
+_TLS_ERRORS = (SSL.Error, ssl.SSLError, VerificationError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +85,7 @@ class Outcome:
     def describe(self, target: Target, attempts: int) -> str:
         """The outcome of *target* as one line for a log."""
         tries = "1 attempt" if attempts == 1 else f"{attempts} attempts"
-        return f"{self.name} {redact(target.url)}: {self.error} (line {target.line}, {tries})"
+        return f"{self.name} {one_line(target.url, _ERROR_LENGTH)}: {self.error} (line {target.line}, {tries})"
 
 
 def outcome_of(exception: BaseException) -> Outcome:
@@ -95,14 +100,9 @@ def error_text(exception: BaseException) -> str:
     """*exception* as one line: its class and message, without passwords, cut at 500 characters."""
     # Twisted puts what went wrong on a connection into a list, which Scrapy shows as such: the last entry says it.
     reasons = [reason for link in _chain(exception) for reason in getattr(link, "reasons", None) or ()]
-    message = " ".join(str(reasons[-1].value if reasons else exception).split())
-    text = f"{type(exception).__name__}: {message}" if message else type(exception).__name__
-    return redact(text)[:_ERROR_LENGTH]
-
-
-def redact(text: str) -> str:
-    """*text* with the password of every URL in it replaced by ``***``."""
-    return _PASSWORD.sub(r"\1:***@", text)
+    message = safe_str(reasons[-1].value if reasons else exception)
+    name = type(exception).__name__
+    return one_line(f"{name}: {message}" if message.strip() else name, _ERROR_LENGTH)
 
 
 def attempts_of(request: Request) -> int:
@@ -118,11 +118,6 @@ def last_request(failure: Failure) -> Request:
             return response.request
     request: Request = failure.request  # type: ignore[attr-defined]  # Scrapy puts it there for the errback
     return request
-
-
-# A user name, a colon, then everything up to the last @ before the path: a password may itself hold an @. One that
-# holds a raw slash makes no URL, but is not to be shown either: then, unless a port stands there, up to the last @.
-_PASSWORD = re.compile(r"(://[^/?#\s:@]*):(?:[^/?#\s]*|(?!\d*(?:[/?#\s]|$))\S*)@")
 
 
 def _name_of(exception: BaseException) -> str:
@@ -144,5 +139,5 @@ def _chain(exception: BaseException) -> Iterator[BaseException]:
             continue
         seen.add(id(link))
         yield link
-        pending += [link.__cause__, link.__context__]
+        pending.append(link.__cause__ or (None if link.__suppress_context__ else link.__context__))
         pending += [reason.value for reason in getattr(link, "reasons", None) or () if isinstance(reason, Failure)]

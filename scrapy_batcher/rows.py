@@ -1,30 +1,36 @@
-"""The lines of a list become rows: each a `Target`, also those that cannot be fetched because something is wrong with them."""
+"""The lines of a list become rows: each a `Target`, also those that something is wrong with."""
 
 from __future__ import annotations
 
-import csv
 import json
-from collections import deque
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import IO, Any, TypeAlias
+from itertools import chain, islice
+from typing import Any, TypeAlias
 from urllib.parse import urlsplit
 
-ROW_LIMIT = 64 * 1024  # bytes of one row; a longer one is invalid and is never held in memory whole
+from scrapy_batcher.lines import LINE_LIMIT, Lines, why_not_text
+from scrapy_batcher.redact import one_line, redact
+from scrapy_batcher.separated import Broken, Records
 
 #: What a line of a failures file has; `failures.py` writes it, and a list with such lines is read back.
 FAILURE_KEYS = frozenset({"url", "row", "line", "outcome", "status", "error", "attempts"})
 
 _INVALID_LENGTH = 1000  # characters of an invalid row's text that are kept
+_LISTED_LENGTH = 300  # characters of a list's column names that a message shows
+_DEPTH = 50  # of a JSON value; far deeper, and neither the ledger nor a feed can write it
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Target:
     """One row of the list.
 
     :param id: its place in the list, from 1; the same row has the same id in every run over the same list
     :param line: the number of its (first) line in the file, from 1
-    :param url: its URL as given; of an invalid row, its text
+    :param url: its URL as given; of an invalid row that has none, its text
     :param columns: its other columns, by name
     :param error: what is wrong with an invalid row, ``None`` for one that can be fetched
     """
@@ -35,79 +41,46 @@ class Target:
     columns: dict[str, Any]
     error: str | None = None
 
+    def __repr__(self) -> str:
+        # It is in the meta of a request, so it may be logged: without a password.
+        wrong = f" invalid: {self.error}" if self.error else ""
+        return f"<Target {self.id} line {self.line} {redact(self.url)}{wrong}>"
 
-class MissingColumn(Exception):
+
+class MissingColumnError(Exception):
     """The list has no column that holds the URL; the message goes on from the list's name."""
 
 
-class Lines:
-    """The lines of a binary stream, without their ends: each bytes, or ``None`` when it is longer than a row may be."""
+class _Rows:
+    """Gives each row its place."""
 
-    def __init__(self, stream: IO[bytes]) -> None:
-        self.number = 0  # of the line given last
-        self._stream = stream
-        self._read = 0  # number of the line read last
-        self._given_back: deque[tuple[int, bytes | None]] = deque()
-        self._rows = 0
+    def __init__(self) -> None:
+        self._count = 0
 
-    def __iter__(self) -> Iterator[bytes | None]:
-        return self
+    def target(self, line: int, url: str, columns: dict[str, Any]) -> Target:
+        """The row on *line*, invalid when *url* is none."""
+        self._count += 1
+        return Target(self._count, line, url, columns, why_not_a_url(url))
 
-    def __next__(self) -> bytes | None:
-        self.number, line = self._given_back.popleft() if self._given_back else self._next_from_stream()
-        return line
-
-    def give_back(self, lines: list[tuple[int, bytes | None]]) -> None:
-        """Take back *lines*, each with its number, to be given again."""
-        self._given_back.extendleft(reversed(lines))
-
-    def peek(self) -> None:
-        """Read the first line, so that what is wrong with the stream shows at once."""
-        try:
-            self.give_back([self._next_from_stream()])
-        except StopIteration:
-            return
-
-    def target(self, url: str, columns: dict[str, Any]) -> Target:
-        """The row on the line given last."""
-        if error := why_not_a_url(url) or _why_not_columns(columns):
-            return self.invalid(url, error)
-        self._rows += 1
-        return Target(self._rows, self.number, url, columns)
-
-    def invalid(self, text: str | bytes | None, error: str) -> Target:
-        """The row on the line given last, which has something wrong with it."""
-        self._rows += 1
+    def invalid(self, line: int, text: str | bytes | None, error: str, columns: dict[str, Any] | None = None) -> Target:
+        """The row on *line*, which has something wrong with it."""
+        self._count += 1
         if isinstance(text, bytes):
             text = text.decode(errors="backslashreplace")
-        shown = (text or "")[:_INVALID_LENGTH].encode(errors="backslashreplace").decode()
-        return Target(self._rows, self.number, shown, {}, error)
-
-    def _next_from_stream(self) -> tuple[int, bytes | None]:
-        line = self._stream.readline(ROW_LIMIT + 1)
-        if not line:
-            raise StopIteration
-        self._read += 1
-        too_long = len(line.rstrip(b"\r\n")) > ROW_LIMIT
-        while len(line) > ROW_LIMIT and not line.endswith(b"\n"):
-            line = self._stream.readline(ROW_LIMIT + 1)
-        if self._read == 1:
-            line = line.removeprefix(b"\xef\xbb\xbf")
-        return self._read, None if too_long else line.rstrip(b"\r\n")
+        # Redacted before it is cut, which may take away the @ that tells a password.
+        shown = redact((text or "").strip())[:_INVALID_LENGTH].encode(errors="backslashreplace").decode()
+        return Target(self._count, line, shown, columns or {}, error)
 
 
 def why_not_a_url(url: str) -> str | None:
     """What keeps *url* from being a URL that can be requested, ``None`` when nothing does."""
     if not url:
         return "it has no URL"
-    if any(ord(c) < 0x20 or ord(c) == 0x7F for c in url):
+    if _CONTROL.search(url):
         return "not a URL: it holds a control character"
     try:
-        url.encode()
         parts = urlsplit(url)
         parts.port  # noqa: B018 - reading the port is what checks it
-    except UnicodeEncodeError:
-        return "not UTF-8: it holds half of a surrogate pair"
     except ValueError:  # whose message may quote what stands there: a password
         return "not a URL: its host or port cannot be read"
     if not parts.scheme:
@@ -119,82 +92,130 @@ def why_not_a_url(url: str) -> str | None:
     return None
 
 
-def _why_not_columns(columns: dict[str, Any]) -> str | None:
-    # JSON can spell half of a surrogate pair, which no output can be written with.
-    if columns:
-        try:
-            json.dumps(columns, ensure_ascii=False).encode()
-        except UnicodeEncodeError:
-            return "not UTF-8: a column holds half of a surrogate pair"
-    return None
+# -- one function for each row format: it takes the lines and the name of the URL's column -----------------------------
 
-
-# -- one function for each row format: it takes the lines and the name of the URL's column -------------------------------
+RowParser: TypeAlias = Callable[[Lines, str], Iterator[Target]]
 
 
 def _text(lines: Lines, url_field: str) -> Iterator[Target]:
-    for line in _decoded(lines):
-        if isinstance(line, Target):
-            yield line
-        elif not (url := line.strip()).startswith("#"):
-            yield lines.target(url, {})
+    rows = _Rows()
+    for number, data in lines:
+        if data and data.lstrip().startswith(b"#"):
+            continue
+        if error := why_not_text(data):
+            yield rows.invalid(number, data, error)
+        elif data and (url := data.decode().strip()):
+            yield rows.target(number, url, {})
 
 
 def _json_lines(lines: Lines, url_field: str) -> Iterator[Target]:
-    decoded = _decoded(lines)
-    first = [_json_row(lines, line, url_field, first=True) for line in _at_most_one(decoded)]
-    return (row for part in (first, (_json_row(lines, line, url_field) for line in decoded)) for row in part)
+    rows = _Rows()
+    filled = ((number, data) for number, data in lines if data is None or data.strip())
+    # The first row is read at once, so that a missing field shows at once.
+    first = [_json_row(rows, *line, url_field, first=True) for line in islice(filled, 1)]
+    return chain(first, (_json_row(rows, *line, url_field) for line in filled))
 
 
-def _json_row(lines: Lines, line: str | Target, url_field: str, first: bool = False) -> Target:
-    if isinstance(line, Target):
-        return line
+def _json_row(rows: _Rows, number: int, data: bytes | None, url_field: str, first: bool = False) -> Target:
+    if error := why_not_text(data, LINE_LIMIT):
+        return rows.invalid(number, data, error)
+    assert data is not None
+    text = data.decode()
     try:
-        row = json.loads(line)
+        row = json.loads(text)
     except (ValueError, RecursionError) as e:
-        return lines.invalid(line, f"broken JSON: {e}")
-    if not isinstance(row, dict):
-        return lines.invalid(line, f"not a JSON object but {type(row).__name__}")
-    if row.keys() == FAILURE_KEYS and isinstance(row["row"], dict):
-        url, columns = row["url"], row["row"]
-    elif url_field in row:
-        url, columns = row.pop(url_field), row
-    elif first:
-        raise MissingColumn(_no_column(url_field, row))
-    else:
-        return lines.invalid(line, f"it has no field {url_field!r}")
+        return rows.invalid(number, text, f"broken JSON: {e}")
+    is_failure = isinstance(row, dict) and row.keys() == FAILURE_KEYS and isinstance(row["row"], dict)
+    if error := (None if is_failure else why_not_text(data)) or _why_not_json(row, text):
+        return rows.invalid(number, text, error)
+    if is_failure:
+        return _failed_row(rows, number, row)
+    if url_field not in row:
+        if first:
+            raise MissingColumnError(_no_column(url_field, row))
+        return rows.invalid(number, text, f"it has no field {url_field!r}")
+    url = row.pop(url_field)
     if not isinstance(url, str):
-        return lines.invalid(line, f"its URL is not text but {type(url).__name__}")
-    return lines.target(url.strip(), columns)
+        return rows.invalid(number, text, f"its URL is not text but {type(url).__name__}")
+    return rows.target(number, url.strip(), row)
 
 
-def _separated(delimiter: str) -> Callable[[Lines, str], Iterator[Target]]:
-    def rows(lines: Lines, url_field: str) -> Iterator[Target]:
-        records = _cells(lines, delimiter)
+def _failed_row(rows: _Rows, number: int, failure: dict[str, Any]) -> Target:
+    """The row that a line of a failures file was written for."""
+    url, columns = str(failure["url"]), failure["row"]
+    if failure["outcome"] == "skipped/invalid":
+        # Its text may look like a URL, as that of a row with too many columns does.
+        return rows.invalid(number, url, str(failure["error"]), columns)
+    if why_not_a_url(url) is None and urlsplit(url).password == "***":
+        return rows.invalid(number, url, "its password was left out of the failures file", columns)
+    return rows.target(number, url, columns)
+
+
+def _why_not_json(row: Any, text: str) -> str | None:
+    """What keeps *row*, read from *text*, from being used, though it is JSON."""
+    if not isinstance(row, dict):
+        return f"not a JSON object but {type(row).__name__}"
+    if text.count("[") + text.count("{") > _DEPTH and _deeper_than(_DEPTH, row):
+        return f"nested more than {_DEPTH} levels deep"
+    if "\\u" in text:  # with which JSON can spell half of a surrogate pair
+        try:
+            json.dumps(row, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            return "not UTF-8: it holds half of a surrogate pair"
+    return None
+
+
+def _deeper_than(levels: int, value: Any) -> bool:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return levels < 0 or any(_deeper_than(levels - 1, part) for part in inner)
+
+
+def _separated(delimiter: str) -> RowParser:
+    def parse(lines: Lines, url_field: str) -> Iterator[Target]:
+        rows = _Rows()
+        # A record without a filled cell is a blank line.
+        records = Records(lines, delimiter)
+        filled = ((n, cells) for n, cells in records if isinstance(cells, Broken) or any(map(str.strip, cells)))
         names: list[str] = []
-        for header in _at_most_one(records):
-            if isinstance(header, Target):
-                raise MissingColumn(f"has a header that cannot be read: {header.error}")
-            names = _column_names(header)
-            if url_field not in names:
-                raise MissingColumn(_no_column(url_field, names))
-        return (_separated_row(lines, record, names, url_field) for record in records)
+        for _, header in islice(filled, 1):
+            names = _column_names(header, url_field)
+        return (_separated_row(rows, number, cells, names, url_field, delimiter) for number, cells in filled)
 
-    return rows
+    return parse
 
 
-def _separated_row(lines: Lines, cells: list[str] | Target, names: list[str], url_field: str) -> Target:
-    if isinstance(cells, Target):
-        return cells
+def _separated_row(
+    rows: _Rows, number: int, cells: list[str] | Broken, names: list[str], url_field: str, delimiter: str
+) -> Target:
+    if isinstance(cells, Broken):
+        return rows.invalid(number, cells.data, cells.error)
     if len(cells) != len(names):
         few_or_many = "few" if len(cells) < len(names) else "many"
         error = f"too {few_or_many} columns: {len(cells)} where the header has {len(names)}"
-        return lines.invalid(",".join(cells), error)
+        return rows.invalid(number, delimiter.join(cells), error)
     columns: dict[str, Any] = dict(zip(names, cells, strict=True))
-    return lines.target(columns.pop(url_field).strip(), columns)
+    return rows.target(number, columns.pop(url_field).strip(), columns)
 
 
-RowParser: TypeAlias = Callable[[Lines, str], Iterator[Target]]
+def _column_names(header: list[str] | Broken, url_field: str) -> list[str]:
+    """The names in *header*; a column without one (a data frame's index, say) is called after its place."""
+    if isinstance(header, Broken):
+        raise MissingColumnError(f"has a header that cannot be read: {header.error}")
+    names = [name.strip() or f"column_{place}" for place, name in enumerate(header, 1)]
+    if url_field not in names:
+        raise MissingColumnError(_no_column(url_field, names))
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise MissingColumnError(f"has two columns named {name!r}; rename one of them")
+        seen.add(name)
+    return names
+
+
+def _no_column(url_field: str, names: Iterable[str]) -> str:
+    listed = one_line(", ".join(map(repr, names)) or "none", _LISTED_LENGTH)
+    return f"has no column {url_field!r}: its columns are {listed}; name the one with the URL with -a url_field="
+
 
 PARSERS: dict[str, RowParser] = {
     "txt": _text,
@@ -202,83 +223,3 @@ PARSERS: dict[str, RowParser] = {
     "tsv": _separated("\t"),
     "jsonl": _json_lines,
 }
-
-
-# -- what they share ----------------------------------------------------------------------------------------------------
-
-
-def _decoded(lines: Lines) -> Iterator[str | Target]:
-    """The lines that are not blank, as text; as an invalid row where that cannot be."""
-    for line in lines:
-        if error := _why_not_text(line):
-            yield lines.invalid(line, error)
-        elif line and line.strip():
-            yield line.decode()
-
-
-def _why_not_text(line: bytes | None) -> str | None:
-    if line is None:
-        return f"longer than {ROW_LIMIT // 1024} KiB"
-    if b"\0" in line:
-        return "it holds a NUL byte"
-    try:
-        line.decode()
-    except UnicodeDecodeError as e:
-        return f"not UTF-8: {e.reason} at byte {e.start + 1}"
-    return None
-
-
-def _cells(lines: Lines, delimiter: str) -> Iterator[list[str] | Target]:
-    """The records of separated values, as an invalid row where there is none.
-
-    A quoted cell may hold line ends. A quote that is never closed spoils only its own line: the lines after it, which
-    the parser swallowed in search of the end, are read again.
-    """
-    taken: list[tuple[int, bytes | None]] = []
-
-    def text() -> Iterator[str]:
-        size = 0
-        for line in lines:
-            taken.append((lines.number, line))
-            size += len(line or b"")
-            if error := _why_not_text(line):
-                raise csv.Error(error)
-            if size > ROW_LIMIT:
-                raise csv.Error(f"longer than {ROW_LIMIT // 1024} KiB, or a quote in it is never closed")
-            assert line is not None
-            yield line.decode() + "\n"
-
-    while True:
-        taken.clear()
-        try:
-            cells = next(csv.reader(text(), delimiter=delimiter, strict=True), None)
-        except csv.Error as e:
-            (lines.number, line), *others = taken
-            lines.give_back(others)
-            yield lines.invalid(line, f"broken row: {e}" if others else str(e))
-            continue
-        if cells is None:
-            return
-        lines.number = taken[0][0]
-        if any(cell.strip() for cell in cells):
-            yield cells
-
-
-def _column_names(header: list[str]) -> list[str]:
-    """The names in *header*; a column without one (a data frame's index, say) is called after its place."""
-    names = [name.strip() or f"column_{place}" for place, name in enumerate(header, 1)]
-    for name in names:
-        if names.count(name) > 1:
-            raise MissingColumn(f"has two columns named {name!r}; rename one of them")
-    return names
-
-
-def _no_column(url_field: str, names: Iterable[str]) -> str:
-    listed = ", ".join(map(repr, names)) or "none"
-    return f"has no column {url_field!r}: its columns are {listed}; name the one with the URL with -a url_field="
-
-
-def _at_most_one(records: Iterator[Any]) -> Iterator[Any]:
-    for record in records:
-        yield record
-        return

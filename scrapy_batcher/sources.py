@@ -10,9 +10,13 @@ from pathlib import Path
 from typing import IO
 
 from scrapy_batcher.compression import COMPRESSIONS, READ_ERRORS, decompressed
-from scrapy_batcher.rows import PARSERS, Lines, MissingColumn, Target
+from scrapy_batcher.lines import Lines
+from scrapy_batcher.redact import one_line
+from scrapy_batcher.rows import PARSERS, MissingColumnError, Target
 
 STDIN = "-"
+
+_ERROR_LENGTH = 1000  # characters
 
 _OTHER_NAMES = {"text": "txt", "jl": "jsonl", "jsonlines": "jsonl", "ndjson": "jsonl"}
 
@@ -34,8 +38,9 @@ class Source:
 
     def __init__(self, location: str, format: str | None = None, url_field: str = "url") -> None:
         self.location = location
+        self._lines: Lines | None = None
         row_format, compression = _parse_format(location, format)
-        with ExitStack() as files, self._complaining("cannot be read"):
+        with ExitStack() as files, self._complaining():
             raw = files.enter_context(_open(location))
             self._lines = Lines(files.enter_context(decompressed(raw, compression)))
             if location != STDIN:
@@ -48,14 +53,8 @@ class Source:
 
         :raises SourceError: when the list breaks off; the rows before that have been given
         """
-        with self._files:
-            rows = self._rows
-            while True:
-                with self._complaining(f"broke off after line {self._lines.number}"):
-                    row = next(rows, None)
-                if row is None:
-                    return
-                yield row
+        with self._files, self._complaining():
+            yield from self._rows
 
     def close(self) -> None:
         """Close the file; iterating to the end does it too."""
@@ -65,18 +64,23 @@ class Source:
         return "stdin" if self.location == STDIN else self.location
 
     @contextmanager
-    def _complaining(self, what: str) -> Iterator[None]:
+    def _complaining(self) -> Iterator[None]:
         try:
             yield
         except READ_ERRORS as e:
-            raise SourceError(f"{self} {what}: {e or type(e).__name__}") from e
-        except MissingColumn as e:
-            raise SourceError(f"{self} {e}") from e
+            read = self._lines.read if self._lines else 0
+            what = f"broke off after line {read}" if read else "cannot be read"
+            why = (isinstance(e, OSError) and e.strerror) or str(e) or type(e).__name__
+            raise SourceError(one_line(f"{self} {what}: {why}", _ERROR_LENGTH)) from e
+        except MissingColumnError as e:
+            raise SourceError(one_line(f"{self} {e}", _ERROR_LENGTH)) from e
 
 
 def _open(location: str) -> IO[bytes]:
     if location != STDIN:
         return open(location, "rb")
+    if sys.stdin is None:
+        raise OSError("it is closed")
     # A descriptor of our own: when the process ends while a thread waits for a line, sys.stdin is not in its hands.
     return os.fdopen(os.dup(sys.stdin.fileno()), "rb")
 
@@ -96,7 +100,8 @@ def _parse_format(location: str, format: str | None) -> tuple[str, str]:
     row_format = _OTHER_NAMES.get(row_format, row_format)
     if row_format not in PARSERS or len(parts) > 1:
         raise SourceError(
-            f"the list {location} has an unknown format {named!r}: pass -a format= with one of {', '.join(PARSERS)}, "
+            f"the list {one_line(location, _ERROR_LENGTH)} has an unknown format {named!r}: "
+            f"pass -a format= with one of {', '.join(PARSERS)}, "
             f"and .{', .'.join(COMPRESSIONS)} behind it when compressed"
         )
     return row_format, compression

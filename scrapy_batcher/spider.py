@@ -13,6 +13,7 @@ from scrapy.crawler import Crawler
 from scrapy.exceptions import CloseSpider
 from scrapy.http import Response
 from scrapy.settings import BaseSettings
+from twisted.internet.defer import CancelledError
 from twisted.python.failure import Failure
 from w3lib.http import basic_auth_header
 
@@ -72,6 +73,8 @@ class BatchSpider(scrapy.Spider):
         """Switch scrapy-batcher on, and what suits a spider with one item a page: the project's own settings win."""
         super().update_settings(settings)
         settings.setdefault_in_component_priority_dict("ADDONS", Addon, 300)
+        # As custom_settings would: at a lower priority the crawler process puts its own value back.
+        settings.set("ADDONS", settings.getdict("ADDONS"), priority="spider")
         # Scrapy makes this many tasks for every response.
         settings.set("CONCURRENT_ITEMS", 1, priority="addon")
         # The errback says it once, with the reason and the attempts.
@@ -83,7 +86,13 @@ class BatchSpider(scrapy.Spider):
         if cooperator is None:
             async for request in self._requests():
                 yield request
-        elif (await cooperator.run(self)).error:
+            return
+        try:
+            totals = await cooperator.run(self)
+        except CancelledError:
+            # How Scrapy stops a spider on a reactor other than asyncio's: the batch ends in order without us.
+            return
+        if totals.error:
             raise CloseSpider("incomplete")
 
     def make_request(self, target: Target) -> Request:

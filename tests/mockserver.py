@@ -54,11 +54,12 @@ class Server:
             await send(writer, 200, json.dumps(self.control(rest, query)).encode(), "application/json")
             return
         host = headers["Host"].rpartition(":")[0]
+        in_flight = self.in_flight  # that of this test: a client of the last one may still be there
         self.hits[url.path] += 1
         self.last_headers[url.path] = headers
         for key in ("*", host):
-            self.in_flight[key] += 1
-            self.peak[key] = max(self.peak[key], self.in_flight[key])
+            in_flight[key] += 1
+            self.peak[key] = max(self.peak[key], in_flight[key])
         try:
             await asyncio.sleep(float(query.get("delay", 0)))
             if "gate" in query:
@@ -66,7 +67,7 @@ class Server:
             await getattr(self, f"get_{kind.replace('.', '_')}", self.get_missing)(rest, query, writer)
         finally:
             for key in ("*", host):
-                self.in_flight[key] -= 1
+                in_flight[key] -= 1
 
     def control(self, what: str, query: dict[str, str]) -> object:
         if what == "open":

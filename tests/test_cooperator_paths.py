@@ -441,7 +441,7 @@ async def test_refused(urls, tmp_path, server: MockServer) -> None:
     path = urls(server.url("page/1"))
     for settings, kwargs, sentence in (
         ({}, {}, "there is no list of URLs: pass -a urls=FILE"),
-        ({}, {"urls": str(tmp_path / "nowhere.txt")}, "nowhere.txt cannot be read: [Errno 2] No such file"),
+        ({}, {"urls": str(tmp_path / "nowhere.txt")}, "nowhere.txt cannot be read: No such file"),
         ({"CONCURRENT_REQUESTS": 0}, {"urls": path}, "CONCURRENT_REQUESTS is 0"),
         ({"BATCHER_FIELDS": ["stauts"]}, {"urls": path}, "BATCHER_FIELDS has 'stauts'"),
         ({}, {"urls": path, "failures": path}, "is the list itself"),

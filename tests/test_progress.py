@@ -1,0 +1,70 @@
+"""A tally becomes totals and a summary."""
+
+from __future__ import annotations
+
+import pytest
+
+from scrapy_batcher.progress import Totals, summary
+
+TALLY = {"pending": 2, "claimed": 1, "fetched": 1500, "failed/dns": 3, "failed/http-404": 4, "skipped/invalid": 5}
+
+
+def totals(tally=TALLY, read=1515, seconds=30.0, error=None) -> Totals:
+    return Totals.from_tally(tally, read=read, bytes=1234567, seconds=seconds, error=error)
+
+
+def test_totals_add_up():
+    """What was read is the sum of what was fetched, failed, was skipped and is pending, claimed targets included."""
+    counted = totals()
+    assert (counted.fetched, counted.failed, counted.skipped, counted.pending) == (1500, 7, 5, 3)
+    assert counted.adds_up
+    assert "pending" not in counted.outcomes
+    assert "claimed" not in counted.outcomes
+
+
+@pytest.mark.parametrize("read", [1514, 1516])
+def test_a_row_too_many_or_too_few_is_noticed(read):
+    """One row more or less than there are outcomes does not add up."""
+    assert not totals(read=read).adds_up
+
+
+def test_an_outcome_of_an_unknown_kind_does_not_add_up():
+    """An outcome that is none of the three kinds is in no sum."""
+    assert not totals({"lost": 1}, read=1).adds_up
+
+
+def test_an_empty_batch():
+    """A list without rows adds up, and takes no time."""
+    empty = totals({}, read=0, seconds=0.0)
+    assert empty.adds_up
+    assert summary(empty).splitlines()[0] == "Batch finished"
+    assert "0.0 pages per second" in summary(empty)
+
+
+def test_summary():
+    """The summary has the totals, each outcome, the time, the rate and the bytes."""
+    lines = [line.strip() for line in summary(totals()).splitlines()]
+    assert lines == [
+        "Batch closed early",
+        "1,515 read = 1,500 fetched + 7 failed + 5 skipped + 3 pending",
+        "3 failed/dns",
+        "4 failed/http-404",
+        "1,500 fetched",
+        "5 skipped/invalid",
+        "30.0 seconds, 50.0 pages per second, 1,234,567 bytes",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("tally", "error", "heading"),
+    [
+        ({"fetched": 1}, None, "Batch finished"),
+        ({"pending": 1}, None, "Batch closed early"),
+        ({"claimed": 1}, None, "Batch closed early"),
+        ({"fetched": 1}, "list.gz broke off", "Batch incomplete: list.gz broke off"),
+        ({"pending": 1}, "list.gz broke off", "Batch incomplete: list.gz broke off"),
+    ],
+)
+def test_the_summary_says_how_it_ended(tally, error, heading):
+    """The first line says whether the batch finished, was closed, or is incomplete, and why."""
+    assert summary(totals(tally, read=1, error=error)).splitlines()[0] == heading

@@ -13,8 +13,8 @@ SPIDERS = "scrapy_batcher.spider"
 class Addon:
     """A Scrapy add-on that puts every part where it belongs.
 
-    A part that the project has put somewhere by hand stays there. Nothing is switched on with ``BATCHER_ENABLED=False``:
-    each part asks for that itself.
+    A part that the project has put somewhere by hand stays there. With ``BATCHER_ENABLED=False`` each part switches
+    itself off.
     """
 
     @classmethod

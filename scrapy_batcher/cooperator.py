@@ -7,13 +7,11 @@ than N requests, however long the list.
 
 from __future__ import annotations
 
-import logging
-import os
 import time
-from collections import Counter
 from collections.abc import Iterator
 from functools import partial
-from typing import Any, Protocol, runtime_checkable
+from pathlib import Path
+from typing import Any, Protocol, cast, runtime_checkable
 
 from scrapy import Request, signals
 from scrapy.crawler import Crawler
@@ -21,25 +19,24 @@ from scrapy.exceptions import NotConfigured
 from scrapy.http import Response
 from scrapy.utils.asyncio import CallLaterResult, call_later
 from scrapy.utils.defer import deferred_from_coro, maybe_deferred_to_future
+from scrapy.utils.log import SpiderLoggerAdapter
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.task import Cooperator
 from twisted.python.failure import Failure
 
+from scrapy_batcher.books import Books
 from scrapy_batcher.config import Config, ConfigError
 from scrapy_batcher.engine import Engine
 from scrapy_batcher.errors import StartError, refuse
 from scrapy_batcher.failures import FailuresFile
 from scrapy_batcher.job import Job
-from scrapy_batcher.ledger import Ledger
 from scrapy_batcher.loop import call_soon
-from scrapy_batcher.outcome import FETCHED, Outcome, error_text
-from scrapy_batcher.progress import Totals, summary
+from scrapy_batcher.outcome import Outcome, error_text, exception_of
+from scrapy_batcher.progress import Totals
 from scrapy_batcher.reader import Reader
 from scrapy_batcher.rows import Target
 from scrapy_batcher.signals import batch_finished
 from scrapy_batcher.sources import Source
-
-logger = logging.getLogger(__name__)
 
 TARGET_KEY = "batcher_target"
 """The key of ``request.meta`` under which a request, its callback and its errback find their `Target`."""
@@ -55,27 +52,26 @@ class Batch(Protocol):
     source: Source
     failures: str | None
 
+    @property
+    def logger(self) -> SpiderLoggerAdapter: ...
+
     def make_request(self, target: Target) -> Request: ...
 
 
 class CooperatorExtension:
     """An extension that runs the batch of a spider, when the spider asks it to; for other spiders it does nothing.
 
-    :param width: workers: how many targets are worked on at once
+    :param config: ``concurrency`` is the number of workers: how many targets are worked on at once
     :param failures: the failures file, if one is asked for
     """
 
-    def __init__(self, crawler: Crawler, config: Config, width: int, failures: FailuresFile | None) -> None:
+    def __init__(self, crawler: Crawler, config: Config, failures: FailuresFile | None) -> None:
         self._crawler = crawler
         self._config = config
-        self._width = width
         self._failures = failures
         self._engine = Engine(crawler)
         self._jobs: dict[int, Job] = {}  # by the id of their target
         self._scraping: dict[Response | Failure, Job] = {}  # jobs in the spider or its pipelines, by what went in
-        self._counts: Counter[str] = Counter()  # outcomes, counted here to check the ledger's count against
-        self._read = 0
-        self._bytes = 0
         self._broken = False  # the ledger or the failures file cannot be written
         self._waiting: list[Deferred[None]] = []
         self._poll: CallLaterResult | None = None
@@ -88,21 +84,15 @@ class CooperatorExtension:
             raise NotConfigured(str(e)) from e
         if not config.enabled:
             raise NotConfigured
-        failures = None
-        if isinstance(spider := crawler.spider, Batch):
-            try:
-                _check_width(config)
-                failures = _open_failures(spider.failures or config.failures, spider.source)
-            except StartError:
-                spider.source.close()
-                raise
-        extension = cls(crawler, config, config.concurrency, failures)
+        spider = crawler.spider
+        extension = cls(crawler, config, _prepare(spider, config) if isinstance(spider, Batch) else None)
         for handler, signal in (
             (extension.request_reached_downloader, signals.request_reached_downloader),
             (extension.spider_error, signals.spider_error),
             (extension.item_scraped, signals.item_scraped),
             (extension.item_dropped, signals.item_dropped),
             (extension.item_error, signals.item_error),
+            (extension.spider_closed, signals.spider_closed),
         ):
             crawler.signals.connect(handler, signal)
         return extension
@@ -121,52 +111,42 @@ class CooperatorExtension:
         started = time.monotonic()
         self._engine.hold()
         try:
-            self._ledger = Ledger()
-            self._reader = Reader(spider.source, self._wake)
-            claims = self._claims(spider)
-            cooperator = Cooperator(scheduler=call_soon)
-            workers = DeferredList([cooperator.coiterate(claims) for _ in range(self._width)], consumeErrors=True)
-            results = await maybe_deferred_to_future(workers)
-            error = next((error_text(result.value) for ok, result in results if not ok), None)
-            totals = self._close_books(error, time.monotonic() - started)
+            books = Books(self._config, self._crawler.stats, spider.logger, self._failures)
+            reader = Reader(spider.source, self._wake)
+            claims = self._claims(spider, books, reader)
+            cooperator = Cooperator(scheduler=cast("Any", call_soon))  # whose result is only ever cancelled
+            workers = [cooperator.coiterate(claims) for _ in range(self._config.concurrency)]
+            results = await maybe_deferred_to_future(DeferredList(workers, consumeErrors=True))
+            reader.stop()
+            errors = [error_text(exception_of(result)) for _, result in results if isinstance(result, Failure)]
+            if reader.error:
+                errors.append(str(reader.error))
+            totals = books.close(time.monotonic() - started, errors[0] if errors else None)
             await self._crawler.signals.send_catch_log_async(batch_finished, totals=totals, spider=spider)
             return totals
+        except Exception:
+            # Whoever called run() may have been cancelled, and not be there to be told.
+            spider.logger.exception("The batch broke")
+            raise
         finally:
             self._engine.let_go()
 
-    # -- the shared iterator --------------------------------------------------------------------------------------------
+    # -- the shared iterator ---------------------------------------------------------------------------------
 
-    def _claims(self, spider: Batch) -> Iterator[Deferred[None] | None]:
+    def _claims(self, spider: Batch, books: Books, reader: Reader) -> Iterator[Deferred[None] | None]:
         """What the workers take turns with: each step is a job, a wait, or (``None``) some rows read."""
         while not (self._engine.closing or self._broken):
             if self._engine.full:
                 yield self._wait()
-            elif target := self._ledger.claim():
-                yield deferred_from_coro(self._work(spider, target))
-            elif rows := self._reader.take(_SLICE):
-                yield self._load(rows)
-            elif not self._reader.exhausted:
+            elif target := books.claim():
+                yield deferred_from_coro(self._work(spider, books, target))
+            elif rows := reader.take(_SLICE):
+                books.load(rows)
+                yield None
+            elif not reader.exhausted:
                 yield self._wait()
             else:
                 return
-
-    def _load(self, targets: list[Target]) -> None:
-        self._read += len(targets)
-        self._ledger.load(targets)
-        for target in targets:
-            if outcome := self._refusal(target):
-                self._settle(target, outcome, 0, tell=True)
-
-    def _refusal(self, target: Target) -> Outcome | None:
-        """Why *target* is not even tried."""
-        if target.error:
-            return Outcome("skipped/invalid", error=target.error)
-        scheme = target.url.partition(":")[0].lower()
-        if scheme not in self._config.schemes:
-            return Outcome("skipped/unsupported-scheme", error=f"{scheme} is not in BATCHER_SCHEMES")
-        if 0 < self._config.url_length < len(target.url):
-            return Outcome("skipped/filtered", error=f"longer than URLLENGTH_LIMIT ({self._config.url_length})")
-        return None
 
     def _wait(self) -> Deferred[None]:
         """Fires when there may be work again; one timer serves all who wait."""
@@ -182,14 +162,14 @@ class CooperatorExtension:
         for deferred in waiting:
             deferred.callback(None)
 
-    # -- one job --------------------------------------------------------------------------------------------------------
+    # -- one job ---------------------------------------------------------------------------------------------
 
-    async def _work(self, spider: Batch, target: Target) -> None:
+    async def _work(self, spider: Batch, books: Books, target: Target) -> None:
         """Take *target* to its outcome: request, retries, redirects, callback or errback, all pipelines."""
         try:
-            request = self._make_request(spider, target)
+            request = self._make_request(spider, books, target)
             if isinstance(request, Outcome):
-                self._settle(target, request, 0, tell=True)
+                books.settle(target, request)
                 return
             job = self._jobs[target.id] = Job(target, request)
             # By its id: with the job itself, request and job would hold each other until the garbage collector comes.
@@ -198,27 +178,13 @@ class CooperatorExtension:
                 await self._fetch(job)
             finally:
                 del self._jobs[target.id]
-            self._bytes += job.bytes if job.outcome.name == FETCHED else 0
-            self._settle(target, job.outcome, job.attempts, tell=not job.told)
+            books.settle(target, job.outcome, job.attempts, size=job.bytes, told=job.told)
         except Exception:
             # What cannot be written down must not be fetched.
             self._broken = True
             raise
 
-    async def _fetch(self, job: Job) -> None:
-        result: Response | Failure
-        try:
-            result = await self._engine.download(job.request)
-        except Exception:  # noqa: BLE001 - whatever it is, the errback and the outcome are for it
-            result = Failure()
-        job.downloaded(result)
-        self._scraping[result] = job
-        try:
-            await self._engine.scrape(result, job.request)
-        finally:
-            del self._scraping[result]
-
-    def _make_request(self, spider: Batch, target: Target) -> Request | Outcome:
+    def _make_request(self, spider: Batch, books: Books, target: Target) -> Request | Outcome:
         """The request for *target*, or why there is none."""
         try:
             request = spider.make_request(target)
@@ -227,33 +193,35 @@ class CooperatorExtension:
         except ValueError as e:  # Request() refuses what is no URL
             return Outcome("skipped/invalid", error=error_text(e))
         except Exception as e:
-            logger.exception("make_request() failed", extra={"spider": spider})
+            spider.logger.exception("make_request() failed for %r", target)
             return Outcome("failed/other", error=error_text(e))
         request.meta[TARGET_KEY] = target
         if self._config.skip_duplicates:
             fingerprint = self._crawler.request_fingerprinter.fingerprint(request)
-            if not self._ledger.see(fingerprint):
+            if not books.see(fingerprint):
                 return Outcome("skipped/duplicate", error="it was in the list before")
         return request
 
+    async def _fetch(self, job: Job) -> None:
+        result: Response | Failure
+        try:
+            result = await self._engine.download(job.request)
+        except Exception:  # noqa: BLE001 - whatever it is, the errback and the outcome are for it
+            result = Failure()  # type: ignore[no-untyped-call]
+        job.downloaded(result)
+        self._scraping[result] = job
+        try:
+            await self._engine.scrape(result, job.request)
+        finally:
+            del self._scraping[result]
+
     def _failed(self, id: int, errback: Any, failure: Failure) -> Any:
         if job := self._jobs.get(id):
-            job.failed(failure.value)
+            job.failed(failure)
             job.told = errback is not None
         return errback(failure) if errback else failure
 
-    def _settle(self, target: Target, outcome: Outcome, attempts: int, *, tell: bool) -> None:
-        self._ledger.settle(target, outcome, attempts)
-        self._counts[outcome.name] += 1
-        self._crawler.stats.inc_value(f"batcher/outcomes/{outcome.name}")
-        if outcome.name == FETCHED:
-            return
-        if tell:
-            logger.warning(outcome.describe(target, attempts), extra={"spider": self._crawler.spider})
-        if self._failures:
-            self._failures.write(target, outcome, attempts)
-
-    # -- what Scrapy tells of a job -------------------------------------------------------------------------------------
+    # -- what Scrapy tells of a job --------------------------------------------------------------------------
 
     def request_reached_downloader(self, request: Request) -> None:
         target = request.meta.get(TARGET_KEY)
@@ -262,7 +230,7 @@ class CooperatorExtension:
 
     def spider_error(self, failure: Failure, response: Response | Failure) -> None:
         if job := self._scraping.get(response):
-            job.broke("failed/callback", failure.value)
+            job.broke("failed/callback", failure)
 
     def item_scraped(self, response: Response | Failure) -> None:
         if job := self._scraping.get(response):
@@ -274,44 +242,34 @@ class CooperatorExtension:
 
     def item_error(self, response: Response | Failure, failure: Failure) -> None:
         if job := self._scraping.get(response):
-            job.broke("failed/pipeline", failure.value)
+            job.broke("failed/pipeline", failure)
 
-    # -- the end --------------------------------------------------------------------------------------------------------
-
-    def _close_books(self, error: str | None, seconds: float) -> Totals:
-        self._reader.stop()
-        if error is None and self._reader.error is not None:
-            error = str(self._reader.error)
-        tally = self._ledger.tally()
-        totals = Totals.from_tally(tally, read=self._read, bytes=self._bytes, seconds=seconds, error=error)
-        self._ledger.close()
+    def spider_closed(self, spider: object) -> None:
+        """Close what was opened for a batch, also for one that never started."""
         if self._failures:
             self._failures.close()
-        stats = self._crawler.stats
-        stats.set_value("batcher/rows", totals.read)
-        stats.set_value("batcher/pending", totals.pending)
-        stats.set_value("batcher/bytes", totals.bytes)
-        log = partial(logger.error if error else logger.info, extra={"spider": self._crawler.spider})
-        log(summary(totals))
-        if not totals.adds_up or totals.outcomes != self._counts:
-            logger.error(
-                "The sum does not hold: the ledger has %s, the workers counted %s", totals, dict(self._counts),
-                extra={"spider": self._crawler.spider},
-            )
-        return totals
+        if isinstance(spider, Batch):
+            spider.source.close()
 
 
-def _check_width(config: Config) -> None:
-    if not config.concurrency:
-        raise refuse("CONCURRENT_REQUESTS is 0, no limit: a batch has as many workers, so it needs a number")
-
-
-def _open_failures(path: str | None, source: Source) -> FailuresFile | None:
-    if path is None:
-        return None
+def _prepare(spider: Batch, config: Config) -> FailuresFile | None:
+    """Check what *spider* needs beside its list, and open its failures file."""
+    path = spider.failures or config.failures
     try:
-        if os.path.exists(path) and os.path.exists(source.location) and os.path.samefile(path, source.location):
+        if not config.concurrency:
+            raise refuse("CONCURRENT_REQUESTS is 0, no limit: a batch has as many workers, so it needs a number")
+        if not path:
+            return None
+        if (
+            Path(path).exists()
+            and Path(spider.source.location).exists()
+            and Path(path).samefile(spider.source.location)
+        ):
             raise refuse(f"the failures file {path} is the list itself, which it would overwrite: name another")
         return FailuresFile(path)
     except OSError as e:
+        spider.source.close()
         raise refuse(f"the failures file {path} cannot be written: {e.strerror}") from e
+    except StartError:
+        spider.source.close()
+        raise

@@ -12,14 +12,18 @@ from scrapy_batcher.rows import Target
 
 
 class FailuresFile:
-    """Writes the failures file at *path*, replacing what is there.
+    """Writes the failures file at *path*.
 
-    :raises OSError: when it cannot be written
+    :raises OSError: at once and later, when it cannot be written
     """
 
     def __init__(self, path: str) -> None:
-        self.path = path
-        self._file = Path(path).open("w", encoding="utf-8")  # noqa: SIM115 - closed by close()
+        # For appending: what an earlier batch wrote is there until this one starts.
+        self._file = Path(path).open("a", encoding="utf-8")  # noqa: SIM115 - closed by close()
+
+    def start(self) -> None:
+        """Drop what an earlier batch wrote."""
+        self._file.truncate(0)
 
     def write(self, target: Target, outcome: Outcome, attempts: int) -> None:
         """Add the line of *target*. Its keys are `rows.FAILURE_KEYS`; a password in a URL of its row is left out."""

@@ -8,7 +8,7 @@ from scrapy import Request
 from scrapy.http import Response
 from twisted.python.failure import Failure
 
-from scrapy_batcher.outcome import FETCHED, Outcome, attempts_of, error_text, outcome_of
+from scrapy_batcher.outcome import FETCHED, Outcome, attempts_of, error_text, exception_of, outcome_of
 from scrapy_batcher.rows import Target
 
 
@@ -47,15 +47,15 @@ class Job:
         if isinstance(result, Response):
             self.status, self.bytes = result.status, len(result.body)
         else:
-            self.failed(result.value)
+            self.failed(result)
 
-    def failed(self, exception: BaseException) -> None:
+    def failed(self, failure: Failure) -> None:
         """The download failed, or a spider middleware refused the response."""
-        self._failure = self._failure or outcome_of(exception)
+        self._failure = self._failure or outcome_of(exception_of(failure))
 
-    def broke(self, name: str, exception: BaseException) -> None:
-        """The project's own code raised *exception*: ``failed/callback``, ``failed/pipeline``."""
-        self._failure = self._failure or Outcome(name, self.status, error_text(exception))
+    def broke(self, name: str, failure: Failure) -> None:
+        """The project's own code raised: ``failed/callback``, ``failed/pipeline``."""
+        self._failure = self._failure or Outcome(name, self.status, error_text(exception_of(failure)))
 
     def dropped(self, exception: BaseException) -> None:
         self._dropped = self._dropped or Outcome("skipped/dropped", self.status, error_text(exception))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, cast
 
 from scrapy.utils.asyncio import is_asyncio_available
+from twisted.internet.interfaces import IReactorFromThreads, IReactorTime
 
 
 class Cancellable(Protocol):
@@ -22,7 +23,7 @@ def call_soon(function: Callable[[], object]) -> Cancellable:
         return asyncio.get_running_loop().call_soon(function)
     from twisted.internet import reactor  # noqa: PLC0415 - importing it installs it
 
-    delayed: Cancellable = reactor.callLater(0, function)  # type: ignore[attr-defined]
+    delayed: Cancellable = cast("IReactorTime", reactor).callLater(0, function)  # type: ignore[arg-type]  # its self
     return delayed
 
 
@@ -32,5 +33,4 @@ def thread_safe_caller() -> Callable[[Callable[[], object]], object]:
         return asyncio.get_running_loop().call_soon_threadsafe
     from twisted.internet import reactor  # noqa: PLC0415 - importing it installs it
 
-    caller: Callable[[Callable[[], object]], object] = reactor.callFromThread  # type: ignore[attr-defined]
-    return caller
+    return cast("IReactorFromThreads", reactor).callFromThread

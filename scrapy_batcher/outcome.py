@@ -110,6 +110,12 @@ def attempts_of(request: Request) -> int:
     return 1 + int(request.meta.get("retry_times", 0))
 
 
+def exception_of(failure: Failure) -> BaseException:
+    """What *failure* was made of."""
+    assert failure.value is not None
+    return failure.value
+
+
 def last_request(failure: Failure) -> Request:
     """The request that *failure*, as an errback receives it, stands for."""
     if isinstance(failure.value, HttpError):

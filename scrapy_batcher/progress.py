@@ -33,7 +33,8 @@ class Totals:
         cls, tally: Mapping[str, int], *, read: int, bytes: int, seconds: float, error: str | None
     ) -> Totals:
         """The totals from what the ledger counted (`Ledger.tally`)."""
-        outcomes = {name: count for name, count in sorted(tally.items()) if name not in (PENDING, CLAIMED)}
+        names = sorted(tally.keys() - {PENDING, CLAIMED}, key=lambda name: (name != FETCHED, name))
+        outcomes = {name: tally[name] for name in names}
         return cls(read, outcomes, tally.get(PENDING, 0) + tally.get(CLAIMED, 0), bytes, seconds, error)
 
     @property
@@ -66,6 +67,6 @@ def summary(totals: Totals) -> str:
         f"{totals.read:>10,} read = {totals.fetched:,} fetched + {totals.failed:,} failed "
         f"+ {totals.skipped:,} skipped + {totals.pending:,} pending",
         *(f"{count:>10,} {name}" for name, count in totals.outcomes.items()),
-        f"{totals.seconds:>10,.1f} seconds, {rate:,.1f} pages per second, {totals.bytes:,} bytes",
+        f"{totals.seconds:>10,.2f} seconds, {rate:,.1f} pages per second, {totals.bytes:,} bytes",
     ]
     return "\n".join(lines)

@@ -92,7 +92,7 @@ def why_not_a_url(url: str) -> str | None:
     return None
 
 
-# -- one function for each row format: it takes the lines and the name of the URL's column -----------------------------
+# -- one function for each row format: it takes the lines and the name of the URL's column -------------------
 
 RowParser: TypeAlias = Callable[[Lines, str], Iterator[Target]]
 

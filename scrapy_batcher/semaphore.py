@@ -127,6 +127,7 @@ class SemaphoreMiddleware:
         self._total = HolderSemaphore(limit or sys.maxsize)
         self._hosts: dict[str, HolderSemaphore] = {}  # those in use only: a million hosts must cost nothing
         self._permits: dict[Request, _Permit] = {}  # by identity: the copies of a retry or a redirect hold none
+        self._waited = 0.0  # seconds, by all requests together
         self._followed = False  # by middlewares that process requests after us, and may keep them from the downloader
         self._search: CallLaterResult | None = None
 
@@ -163,7 +164,7 @@ class SemaphoreMiddleware:
                     global_object_name(later),
                 )
 
-    # -- a request takes a permit, and loses it -------------------------------------------------------------------------
+    # -- a request takes a permit, and loses it --------------------------------------------------------------
 
     async def process_request(self, request: Request) -> None:
         if request in self._permits:
@@ -196,7 +197,7 @@ class SemaphoreMiddleware:
         self._release_unless_downloading(request)
 
     def _key(self, request: Request) -> str:
-        """Whose permit *request* needs: that of its URL's host, or of the download slot that its spider chose for it."""
+        """Whose permit *request* needs: that of its URL's host, or of the download slot that its spider chose."""
         host = urlparse_cached(request).hostname or ""
         slot = request.meta.get("download_slot")
         if slot == host or slot not in self._slot_limits:
@@ -244,9 +245,10 @@ class SemaphoreMiddleware:
         try:
             yield
         finally:
-            self._stats.inc_value("batcher/permits/wait_seconds", time.monotonic() - started)
+            self._waited += time.monotonic() - started
+            self._stats.set_value("batcher/permits/wait_seconds", self._waited)
 
-    # -- with a middleware behind us ------------------------------------------------------------------------------------
+    # -- with a middleware behind us -------------------------------------------------------------------------
 
     def _find_lost_permits(self) -> None:
         """Take back the permits of requests that never reached the downloader and that it no longer knows.
@@ -267,7 +269,7 @@ class SemaphoreMiddleware:
         if self._search:
             self._search.cancel()
 
-    # -- a look from outside --------------------------------------------------------------------------------------------
+    # -- a look from outside ---------------------------------------------------------------------------------
 
     def statistics(self) -> dict[str, SemaphoreStatistics]:
         """Limit, holders (requests) and waiters of the whole, under ``"*"``, and of every host that is in use."""

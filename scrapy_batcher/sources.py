@@ -53,11 +53,12 @@ class Source:
 
         :raises SourceError: when the list breaks off; the rows before that have been given
         """
-        with self._files, self._complaining():
+        # Whoever iterates closes: a thread that waits for a line cannot have its file closed by another one.
+        with self._files.pop_all(), self._complaining():
             yield from self._rows
 
     def close(self) -> None:
-        """Close the file; iterating to the end does it too."""
+        """Close the file of a list that nobody iterates over after all."""
         self._files.close()
 
     def __str__(self) -> str:

@@ -22,7 +22,7 @@ from scrapy_batcher.config import Config, ConfigError
 from scrapy_batcher.cooperator import TARGET_KEY, CooperatorExtension
 from scrapy_batcher.errors import refuse
 from scrapy_batcher.item import make_item
-from scrapy_batcher.outcome import attempts_of, last_request, outcome_of
+from scrapy_batcher.outcome import attempts_of, exception_of, last_request, outcome_of
 from scrapy_batcher.rows import Target
 from scrapy_batcher.sources import Source, SourceError
 
@@ -122,12 +122,11 @@ class BatchSpider(scrapy.Spider):
         returns, the outcome is counted and recorded.
         """
         request = last_request(failure)
-        outcome = outcome_of(failure.value)
+        exception = exception_of(failure)
+        outcome = outcome_of(exception)
         self.logger.warning(
             outcome.describe(request.meta[TARGET_KEY], attempts_of(request)),
-            exc_info=(failure.type, failure.value, failure.getTracebackObject())
-            if outcome.name == "failed/other"
-            else None,
+            exc_info=exception if outcome.name == "failed/other" else None,
         )
 
     @cached_property

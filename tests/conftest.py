@@ -61,10 +61,18 @@ class Project:
         return [sys.executable, "-W", "error", "-m", "scrapy", *args, *sets]
 
     def popen(self, *args: str, settings: Mapping[str, object] | None = None, **kwargs: object) -> subprocess.Popen:
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(self.path)]), "PYTHONUNBUFFERED": "1"}
+        environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([str(ROOT), str(self.path)]),
+            "PYTHONUNBUFFERED": "1",
+        }
         return subprocess.Popen(
-            self.command(*args, settings=settings), cwd=self.path, env=environment,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, **kwargs,
+            self.command(*args, settings=settings),
+            cwd=self.path,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            **kwargs,
         )
 
     def scrapy(self, *args: str, settings: Mapping[str, object] | None = None, stdin: bytes = b"") -> Run:

@@ -46,7 +46,9 @@ def make_crawler(spider: type[scrapy.Spider], **settings: Any) -> Crawler:
     return Crawler(spider, Settings({**QUIET, **settings}))
 
 
-async def crawl(spider: type[scrapy.Spider], *args: Any, settings: dict[str, Any] | None = None, **kwargs: Any) -> Crawler:
+async def crawl(
+    spider: type[scrapy.Spider], *args: Any, settings: dict[str, Any] | None = None, **kwargs: Any
+) -> Crawler:
     """Run *spider* to its end."""
     from twisted.internet import reactor
 

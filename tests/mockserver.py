@@ -11,14 +11,13 @@ import subprocess
 import sys
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, urlsplit
 from urllib.request import urlopen
 
 PAGE = "<html><head><title>{name}</title></head><body>{body}</body></html>"
 
 
-class Abort(Exception):
+class AbortError(Exception):
     """Close the connection at once."""
 
 
@@ -35,13 +34,13 @@ class Server:
         try:
             if (first := await reader.read(1)) == b"\x16":  # a TLS hello: this server does not speak it
                 writer.write(b"no TLS here")
-                raise Abort
+                raise AbortError
             while head := first + await reader.readuntil(b"\r\n\r\n"):
                 first = b""
                 request_line, *header_lines = head.decode("latin-1").strip().split("\r\n")
                 headers = dict(line.split(": ", 1) for line in header_lines)
                 await self.respond(request_line.split(" ")[1], headers, writer)
-        except (asyncio.IncompleteReadError, ConnectionError, Abort, asyncio.CancelledError):
+        except (asyncio.IncompleteReadError, ConnectionError, AbortError, asyncio.CancelledError):
             pass  # the client left, or the test is over
         finally:
             writer.close()
@@ -114,17 +113,17 @@ class Server:
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 1000\r\n\r\nshort")
         await writer.drain()
         writer.close()
-        raise Abort
+        raise AbortError
 
     async def get_reset(self, rest: str, query: dict[str, str], writer: asyncio.StreamWriter) -> None:
         writer.transport.abort()
-        raise Abort
+        raise AbortError
 
     async def get_garbage(self, rest: str, query: dict[str, str], writer: asyncio.StreamWriter) -> None:
         writer.write(b"SSH-2.0-not-http\r\n\r\n")
         await writer.drain()
         writer.close()
-        raise Abort
+        raise AbortError
 
     async def get_robots_txt(self, rest: str, query: dict[str, str], writer: asyncio.StreamWriter) -> None:
         await send(writer, 200, b"User-agent: *\nDisallow: /page/private\n", "text/plain")

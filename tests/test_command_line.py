@@ -81,14 +81,19 @@ def test_stdin_is_read_as_it_comes(project: Project, server: MockServer) -> None
         (["urls=list.csv"], "list.csv has no column 'url': its columns are 'link', 'id'"),
         (["urls=list.csv", "format=csv.gz"], "list.csv cannot be read: Not a gzipped file"),
         (["urls=list.csv", "url_field=link", "failures=list.csv"], "the failures file list.csv is the list itself"),
-        (["urls=list.csv", "url_field=link", "failures=no/f"], "the failures file no/f cannot be written: No such file"),
+        (
+            ["urls=list.csv", "url_field=link", "failures=no/f"],
+            "the failures file no/f cannot be written: No such file",
+        ),
     ],
 )
 def test_a_batch_that_cannot_start(project: Project, arguments: list[str], sentence: str) -> None:
     """The command ends at once with a non-zero status and one clear sentence, no traceback."""
     project.write("list.csv", "link,id\nhttp://127.0.0.1/,1\n")
     project.write("list.pdf", "%PDF")
-    run = project.scrapy("crawl", "batch", *(part for a in arguments for part in ("-a", a)), settings={"LOG_LEVEL": "WARNING"})
+    run = project.scrapy(
+        "crawl", "batch", *(part for a in arguments for part in ("-a", a)), settings={"LOG_LEVEL": "WARNING"}
+    )
     assert run.status == 1
     assert sentence in run.log
     assert len(run.log.splitlines()) == 1, run.log
@@ -138,7 +143,14 @@ def test_a_password_is_never_shown(project: Project, server: MockServer) -> None
         "http://user:hunter2@nowhere.invalid/\nftp://user:hunter2@host/\nhttp://user:hunter2@:x/\nhttp://u:hunter2@[::/\n",
     )
     run = project.scrapy(
-        "crawl", "batch", "-a", "urls=urls.txt", "-a", "failures=failures.jsonl", "-O", "items.jsonl",
+        "crawl",
+        "batch",
+        "-a",
+        "urls=urls.txt",
+        "-a",
+        "failures=failures.jsonl",
+        "-O",
+        "items.jsonl",
         settings={"LOG_LEVEL": "DEBUG", "BATCHER_FIELDS": "final_url,status,headers"},
     )
     assert run.status == 0
@@ -160,17 +172,29 @@ def test_the_failures_file_is_a_list(project: Project, server: MockServer) -> No
         f"{server.url('status/404')},4,d\n",
     )
     first = project.scrapy(
-        "crawl", "batch", "-a", "urls=list.csv", "-a", "url_field=link",
+        "crawl",
+        "batch",
+        "-a",
+        "urls=list.csv",
+        "-a",
+        "url_field=link",
         settings={"RETRY_ENABLED": False, "BATCHER_FAILURES": "failures.jsonl"},
     )
     assert first.status == 0
     failures = {row["line"]: row for row in project.items("failures.jsonl")}
     assert {line: row["outcome"] for line, row in failures.items()} == {
-        3: "failed/http-503", 4: "skipped/invalid", 5: "failed/http-404"
+        3: "failed/http-503",
+        4: "skipped/invalid",
+        5: "failed/http-404",
     }
     assert failures[3] == {
-        "url": server.url("flaky/x?times=1"), "row": {"id": "2", "outcome": "b"}, "line": 3, "outcome": "failed/http-503",
-        "status": 503, "error": "503 Service Unavailable", "attempts": 1,
+        "url": server.url("flaky/x?times=1"),
+        "row": {"id": "2", "outcome": "b"},
+        "line": 3,
+        "outcome": "failed/http-503",
+        "status": 503,
+        "error": "503 Service Unavailable",
+        "attempts": 1,
     }
     again = project.scrapy(
         "crawl", "batch", "-a", "urls=failures.jsonl", "-a", "failures=failures2.jsonl", "-O", "items.jsonl"
@@ -241,17 +265,22 @@ def test_interrupted_while_stdin_is_silent(project: Project, server: MockServer)
 
 def test_the_middleware_by_hand(project: Project, server: MockServer) -> None:
     """Only the middleware, put in by hand, holds the limit for an ordinary spider."""
-    project.write("project_settings.py", (project.path / "project_settings.py").read_text() + (
-        "ADDONS = {}\nDOWNLOADER_MIDDLEWARES = {'scrapy_batcher.SemaphoreMiddleware': 1000}\n"
-    ))
-    project.write("ordinary.py", f"""
+    project.write(
+        "project_settings.py",
+        (project.path / "project_settings.py").read_text()
+        + ("ADDONS = {}\nDOWNLOADER_MIDDLEWARES = {'scrapy_batcher.SemaphoreMiddleware': 1000}\n"),
+    )
+    project.write(
+        "ordinary.py",
+        f"""
 import scrapy
 class Ordinary(scrapy.Spider):
     name = "ordinary"
-    start_urls = [f"{server.url('page/')}{{n}}?delay=0.01" for n in range(30)]
+    start_urls = [f"{server.url("page/")}{{n}}?delay=0.01" for n in range(30)]
     def parse(self, response):
         yield {{"url": response.url}}
-""")
+""",
+    )
     settings = {"CONCURRENT_REQUESTS": 32, "CONCURRENT_REQUESTS_PER_DOMAIN": 1}
     run = project.scrapy("runspider", "ordinary.py", "-O", "items.jsonl", settings=settings)
     assert run.status == 0, run.log
@@ -262,15 +291,18 @@ class Ordinary(scrapy.Spider):
 
 def test_scrapys_own_cap_does_not_hold(project: Project, server: MockServer) -> None:
     """What the README says of plain Scrapy: its per-domain cap of 1 lets many requests through at once."""
-    project.write("ordinary.py", f"""
+    project.write(
+        "ordinary.py",
+        f"""
 import scrapy
 class Ordinary(scrapy.Spider):
     name = "ordinary"
     custom_settings = {{"ADDONS": {{}}}}
-    start_urls = [f"{server.url('page/')}{{n}}?delay=0.2" for n in range(64)]
+    start_urls = [f"{server.url("page/")}{{n}}?delay=0.2" for n in range(64)]
     def parse(self, response):
         pass
-""")
+""",
+    )
     settings = {"CONCURRENT_REQUESTS": 32, "CONCURRENT_REQUESTS_PER_DOMAIN": 1}
     assert project.scrapy("runspider", "ordinary.py", settings=settings).status == 0
     assert server.peak() > 1
@@ -279,13 +311,16 @@ class Ordinary(scrapy.Spider):
 def test_the_spider_needs_nothing_else(tmp_path: Path, project: Project, server: MockServer) -> None:
     """A subclass of the batch spider in a file of its own runs without a project and without a setting."""
     (tmp_path / "scrapy.cfg").unlink()
-    project.write("mine.py", """
+    project.write(
+        "mine.py",
+        """
 from scrapy_batcher import BatchSpider
 class Mine(BatchSpider):
     name = "mine"
     def parse(self, response):
         yield {"title": response.css("title::text").get(), "id": response.meta["batcher_target"].columns["id"]}
-""")
+""",
+    )
     project.write("list.tsv", f"url\tid\n{server.url('page/abc')}\tA\n")
     run = project.scrapy("runspider", "mine.py", "-a", "urls=list.tsv", "-O", "items.jsonl")
     assert run.status == 0, run.log
@@ -295,11 +330,15 @@ class Mine(BatchSpider):
 
 def test_parts_by_hand_are_not_doubled(project: Project, server: MockServer) -> None:
     """A project that has our parts already is not given them twice, and keeps its order and its settings."""
-    project.write("project_settings.py", (project.path / "project_settings.py").read_text() + (
-        "DOWNLOADER_MIDDLEWARES = {'scrapy_batcher.SemaphoreMiddleware': 2000}\n"
-        "EXTENSIONS['scrapy_batcher.cooperator.CooperatorExtension'] = 7\n"
-        "CONCURRENT_ITEMS = 5\n"
-    ))
+    project.write(
+        "project_settings.py",
+        (project.path / "project_settings.py").read_text()
+        + (
+            "DOWNLOADER_MIDDLEWARES = {'scrapy_batcher.SemaphoreMiddleware': 2000}\n"
+            "EXTENSIONS['scrapy_batcher.cooperator.CooperatorExtension'] = 7\n"
+            "CONCURRENT_ITEMS = 5\n"
+        ),
+    )
     project.write("urls.txt", server.url("page/1"))
     run = project.scrapy("crawl", "batch", "-a", "urls=urls.txt")
     assert run.status == 0, run.log
@@ -313,7 +352,9 @@ def test_the_chosen_fields(project: Project, server: MockServer) -> None:
     """BATCHER_FIELDS chooses further fields, and BATCHER_COLUMNS=False leaves the row's columns out."""
     project.write("urls.jsonl", json.dumps({"url": server.url("redirect?to=/latin"), "id": 7, "status": "new"}) + "\n")
     every = "status,headers,final_url,content_type,encoding,fetched_at,elapsed"
-    run = project.scrapy("crawl", "batch", "-a", "urls=urls.jsonl", "-O", "items.jsonl", settings={"BATCHER_FIELDS": every})
+    run = project.scrapy(
+        "crawl", "batch", "-a", "urls=urls.jsonl", "-O", "items.jsonl", settings={"BATCHER_FIELDS": every}
+    )
     assert run.status == 0, run.log
     [item] = project.items()
     assert item["content"] == "<p>caf\u00e9</p>"

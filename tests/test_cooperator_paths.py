@@ -24,8 +24,9 @@ from scrapy.utils.defer import deferred_from_coro
 from twisted.internet.defer import Deferred
 
 from scrapy_batcher import BatchSpider, StartError, Totals
+from scrapy_batcher.failures import FailuresFile
 from scrapy_batcher.signals import batch_finished
-from tests.crawling import crawl, make_crawler, until
+from tests.crawling import Pages, crawl, make_crawler, until
 from tests.mockserver import MockServer
 
 
@@ -143,7 +144,9 @@ async def test_one_outcome_each(server: MockServer, urls, caplog) -> None:
     failures = str(Path(path).with_name("failures.jsonl"))
     crawler = await run(Failing, path, settings, failures=failures)
     by_url = {row["url"]: row for row in map(json.loads, Path(failures).read_text().splitlines())}
-    outcomes = {page: by_url[server.url(page)]["outcome"] if server.url(page) in by_url else "fetched" for page in expected}
+    outcomes = {
+        page: by_url[server.url(page)]["outcome"] if server.url(page) in by_url else "fetched" for page in expected
+    }
     assert outcomes == expected
     others = {name: count for name, count in crawler.totals.outcomes.items() if name not in expected.values()}
     assert others == {"failed/refused": 1, "failed/tls": 1, "skipped/unsupported-scheme": 2, "skipped/invalid": 1}
@@ -212,7 +215,9 @@ async def test_further_requests(server: MockServer, urls) -> None:
     """Requests that a callback yields are made through Scrapy's scheduler, and the spider stays open for them."""
 
     class Follows(BatchSpider):
-        followed: list[str] = []
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            self.followed: list[str] = []
 
         def parse(self, response):
             yield response.follow("/page/next", callback=self.parse_next, meta=response.meta, dont_filter=True)
@@ -221,7 +226,9 @@ async def test_further_requests(server: MockServer, urls) -> None:
             self.followed.append(response.url)
             yield {"next": response.url}
 
-    crawler = await run(Follows, urls(*(server.url(f"page/{n}?delay=0.01") for n in range(30))), {"CONCURRENT_REQUESTS": 4})
+    crawler = await run(
+        Follows, urls(*(server.url(f"page/{n}?delay=0.01") for n in range(30))), {"CONCURRENT_REQUESTS": 4}
+    )
     assert len(crawler.spider.followed) == 30
     assert crawler.totals.fetched == 30
     assert crawler.stats.get_value("item_scraped_count") == 30
@@ -320,7 +327,6 @@ async def test_a_source_that_breaks_off(server: MockServer, tmp_path, caplog) ->
 @ensureDeferred
 async def test_a_ledger_that_cannot_be_written(server: MockServer, urls, monkeypatch, caplog) -> None:
     """When an outcome cannot be written down no more is fetched, and the batch ends as incomplete, with the reason."""
-    from scrapy_batcher.failures import FailuresFile
 
     def full(*args: object) -> None:
         raise OSError(28, "No space left on device")
@@ -414,8 +420,6 @@ async def test_async_handlers_of_batch_finished(server: MockServer, urls) -> Non
 @ensureDeferred
 async def test_other_spiders_are_left_alone(server: MockServer) -> None:
     """An ordinary spider in a project with the add-on runs as ever, with the limits held."""
-    from tests.crawling import Pages
-
     settings = {"ADDONS": {"scrapy_batcher.Addon": 300}, "CONCURRENT_REQUESTS_PER_DOMAIN": 2}
     crawler = await crawl(Pages, [server.url(f"page/{n}?delay=0.01") for n in range(10)], settings=settings)
     assert crawler.spider.statuses == [200] * 10
@@ -429,7 +433,12 @@ async def test_other_spiders_are_left_alone(server: MockServer) -> None:
 @ensureDeferred
 async def test_the_spider_without_the_extension(server: MockServer, urls, off) -> None:
     """Without the extension the spider still fetches its list, through Scrapy's scheduler."""
-    path = urls(server.url("page/1"), "no url", *(server.url(f"page/{n}?delay=0.01") for n in range(2, 40)), server.url("status/404"))
+    path = urls(
+        server.url("page/1"),
+        "no url",
+        *(server.url(f"page/{n}?delay=0.01") for n in range(2, 40)),
+        server.url("status/404"),
+    )
     crawler = await crawl(BatchSpider, urls=path, settings={**off, "CONCURRENT_REQUESTS": 2})
     assert crawler.stats.get_value("item_scraped_count") == 39
     assert crawler.stats.get_value("finish_reason") == "finished"

@@ -16,7 +16,7 @@ from tests.mockserver import MockServer
 
 @ensureDeferred
 async def test_the_engine_as_a_batch_sees_it(server: MockServer) -> None:
-    """Held, the engine closes only when it is let go, and says meanwhile that it is closing; what it is given is done."""
+    """Held, the engine closes only when it is let go; meanwhile it says that it closes, and does what it is given."""
     crawler = make_crawler(Pages, CONCURRENT_REQUESTS=1)
     engine = Engine(crawler)
     closed = []

@@ -21,11 +21,13 @@ def written(tmp_path):
     """A function that writes targets with their outcomes, and returns the file's path."""
 
     def write(*failures: tuple[Target, Outcome]) -> str:
-        file = FailuresFile(str(tmp_path / "failures.jsonl"))
+        path = str(tmp_path / "failures.jsonl")
+        file = FailuresFile(path)
+        file.start()
         for target, outcome in failures:
             file.write(target, outcome, 3)
         file.close()
-        return file.path
+        return path
 
     return write
 

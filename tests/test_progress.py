@@ -47,11 +47,11 @@ def test_summary():
     assert lines == [
         "Batch closed early",
         "1,515 read = 1,500 fetched + 7 failed + 5 skipped + 3 pending",
+        "1,500 fetched",
         "3 failed/dns",
         "4 failed/http-404",
-        "1,500 fetched",
         "5 skipped/invalid",
-        "30.0 seconds, 50.0 pages per second, 1,234,567 bytes",
+        "30.00 seconds, 50.0 pages per second, 1,234,567 bytes",
     ]
 
 

@@ -1,4 +1,4 @@
-"""The eight examples that this project reproduces inside Scrapy, and what their readers asked for: a test for each row."""
+"""The eight examples that this project reproduces inside Scrapy, and what their readers asked for: a test each."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ class Columns(BatchSpider):
 
 @ensureDeferred
 async def test_example_5_passing_values_to_callbacks(server: MockServer, write) -> None:
-    """A row's own columns reach callback, errback and item, each its own row's; the requested URL outlives redirects."""
+    """A row's own columns reach its own callback, errback and item; the requested URL is kept through redirects."""
     urls = {
         "a": server.url("redirect?to=/page/elsewhere"),
         "b": server.url("status/404"),
@@ -128,17 +128,23 @@ async def test_example_5_passing_values_to_callbacks(server: MockServer, write) 
 
     crawler.signals.connect(item_scraped, signals.item_scraped)
     await crawler.crawl(urls=write("url,id", *(f"{url},{id}" for id, url in urls.items()), name="urls.csv"))
-    assert crawler.spider.known == {
-        id: ("errback" if id in "bd" else "callback", url) for id, url in urls.items()
-    }
+    assert crawler.spider.known == {id: ("errback" if id in "bd" else "callback", url) for id, url in urls.items()}
     assert items == {id: urls[id] for id in "ace"}
 
 
 def test_example_6_adding_some_error_checking(project: Project, server: MockServer) -> None:
     """A 404 and a domain that does not resolve are logged with their reason, counted and recorded; the rest goes on."""
-    project.write("urls.txt", "\n".join([
-        server.url("page/1"), server.url("status/404"), "http://no-such-domain.invalid/", server.url("page/2"),
-    ]))
+    project.write(
+        "urls.txt",
+        "\n".join(
+            [
+                server.url("page/1"),
+                server.url("status/404"),
+                "http://no-such-domain.invalid/",
+                server.url("page/2"),
+            ]
+        ),
+    )
     run = project.scrapy("crawl", "batch", "-a", "urls=urls.txt", "-a", "failures=failures.jsonl", "-O", "items.jsonl")
     assert run.status == 0
     assert {item["url"] for item in project.items()} == {server.url("page/1"), server.url("page/2")}
@@ -154,16 +160,22 @@ def test_example_7_batching_with_deferred_semaphore(
     project: Project, server: MockServer, max_run: int, peak: int
 ) -> None:
     """Four pages that take a second: at most maxRun at a time; with 4, or no limit, all four at once."""
-    project.write("project_settings.py", (project.path / "project_settings.py").read_text() + "ADDONS = {}\n"
-                  "DOWNLOADER_MIDDLEWARES = {'scrapy_batcher.SemaphoreMiddleware': 1000}\n")
-    project.write("four.py", f"""
+    project.write(
+        "project_settings.py",
+        (project.path / "project_settings.py").read_text() + "ADDONS = {}\n"
+        "DOWNLOADER_MIDDLEWARES = {'scrapy_batcher.SemaphoreMiddleware': 1000}\n",
+    )
+    project.write(
+        "four.py",
+        f"""
 import scrapy
 class Four(scrapy.Spider):
     name = "four"
-    start_urls = [f"{server.url('page/')}{{n}}?delay=1" for n in range(4)]
+    start_urls = [f"{server.url("page/")}{{n}}?delay=1" for n in range(4)]
     def parse(self, response):
         yield {{"url": response.url}}
-""")
+""",
+    )
     run = project.scrapy("runspider", "four.py", settings={"CONCURRENT_REQUESTS": max_run})
     assert run.stats["item_scraped_count"] == 4
     assert server.peak() == peak
@@ -171,7 +183,9 @@ class Four(scrapy.Spider):
 
 def test_example_8_throttling_with_cooperator(project: Project, server: MockServer) -> None:
     """With 100,000 rows and N workers never more than N requests and a few are alive, and the memory is that of 100."""
-    project.write("watched.py", """
+    project.write(
+        "watched.py",
+        """
 from scrapy.utils.trackref import live_refs
 from scrapy import Request, signals
 from scrapy_batcher import BatchSpider
@@ -205,7 +219,8 @@ class Answers:
     def process_request(self, request):
         from scrapy.http import HtmlResponse
         return HtmlResponse(request.url, body=b"<p>", request=request)
-""")
+""",
+    )
     peaks = {}
     for rows in (100, 100_000):
         project.write("urls.txt", "".join(f"http://host-{n % 1000}.invalid/{n}\n" for n in range(rows)))

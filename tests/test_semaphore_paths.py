@@ -104,7 +104,9 @@ async def test_redirect_to_another_host(server: MockServer) -> None:
     """A redirect counts where it leads, not where it came from."""
     to = server.url("page/1?delay=0.05", "127.0.0.2")
     crawler = await crawl(
-        Pages, [server.url(f"redirect?to={to}")] * 6, settings=limits(6, 6, DOWNLOAD_SLOTS={"127.0.0.2": {"concurrency": 1}})
+        Pages,
+        [server.url(f"redirect?to={to}")] * 6,
+        settings=limits(6, 6, DOWNLOAD_SLOTS={"127.0.0.2": {"concurrency": 1}}),
     )
     assert crawler.spider.statuses == [200] * 6
     assert server.peak("127.0.0.2") == 1
@@ -190,7 +192,9 @@ class SendsRound(Redirects):
 @ensureDeferred
 async def test_redirected_after(server: MockServer, middleware: type) -> None:
     """A middleware behind us that returns a request, of which nobody tells us, does not keep the permit for ever."""
-    crawler = await crawl(Pages, [server.url(f"page/{n}") for n in range(6)], settings=with_middleware(middleware, 1100))
+    crawler = await crawl(
+        Pages, [server.url(f"page/{n}") for n in range(6)], settings=with_middleware(middleware, 1100)
+    )
     assert crawler.spider.statuses == [200] * 6
     assert server.peak() == 1
     assert_all_given_back(crawler)

@@ -76,7 +76,11 @@ def test_a_compression_alone_is_of_plain_text(tmp_path):
 def test_compressed_files_one_behind_the_other(tmp_path, ending):
     """Compressed files that were put together, as `cat` does, are one list."""
     data = b"".join(COMPRESS[ending](b"http://%d/\n" % number) for number in range(3))
-    assert [row.url for row in Source(written(tmp_path / f"l{ending}", data))] == ["http://0/", "http://1/", "http://2/"]
+    assert [row.url for row in Source(written(tmp_path / f"l{ending}", data))] == [
+        "http://0/",
+        "http://1/",
+        "http://2/",
+    ]
 
 
 def test_the_column_of_the_url_is_chosen(tmp_path):

@@ -11,7 +11,7 @@ class LinksSpider(scrapy.Spider):
     """
 
     name = "links"
-    custom_settings = {"CONCURRENT_REQUESTS_PER_DOMAIN": 2}  # noqa: RUF012 - as Scrapy documents it
+    custom_settings = {"CONCURRENT_REQUESTS_PER_DOMAIN": 2}
 
     async def start(self):
         yield scrapy.Request(f"http://127.0.0.1:{self.settings['SITE_PORT']}/pages/1")

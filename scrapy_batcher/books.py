@@ -11,7 +11,7 @@ from scrapy.statscollectors import StatsCollector
 from scrapy_batcher.config import Config
 from scrapy_batcher.failures import FailuresFile
 from scrapy_batcher.ledger import Ledger
-from scrapy_batcher.outcome import FETCHED, Outcome, error_text
+from scrapy_batcher.outcome import FETCHED, Outcome, error_text, refusal
 from scrapy_batcher.progress import Totals, summary
 from scrapy_batcher.rows import Target
 
@@ -51,7 +51,7 @@ class Books:
         self._read += len(targets)
         self._ledger.load(targets)
         for target in targets:
-            if outcome := self._refusal(target):
+            if outcome := refusal(target, self._config):
                 self.settle(target, outcome)
 
     def settle(self, target: Target, outcome: Outcome, attempts: int = 0, *, size: int = 0, told: bool = False) -> None:
@@ -93,14 +93,3 @@ class Books:
         if not totals.adds_up or totals.outcomes != self._counts:
             self._log.error("The sum does not hold: the ledger has %s, its writer %s", totals, dict(self._counts))
         return totals
-
-    def _refusal(self, target: Target) -> Outcome | None:
-        """Why *target* is not even tried."""
-        if target.error:
-            return Outcome("skipped/invalid", error=target.error)
-        scheme = target.url.partition(":")[0].lower()
-        if scheme not in self._config.schemes:
-            return Outcome("skipped/unsupported-scheme", error=f"{scheme} is not in BATCHER_SCHEMES")
-        if 0 < self._config.url_length < len(target.url):
-            return Outcome("skipped/filtered", error=f"longer than URLLENGTH_LIMIT ({self._config.url_length})")
-        return None

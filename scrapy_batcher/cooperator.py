@@ -123,6 +123,8 @@ class CooperatorExtension:
                 errors.append(str(reader.error))
             totals = books.close(time.monotonic() - started, errors[0] if errors else None)
             await self._crawler.signals.send_catch_log_async(batch_finished, totals=totals, spider=spider)
+            if totals.error and not self._engine.closing:
+                self._engine.close("incomplete")
             return totals
         except Exception:
             # Whoever called run() may have been cancelled, and not be there to be told.

@@ -5,17 +5,17 @@ from __future__ import annotations
 from scrapy import Request
 from scrapy.crawler import Crawler
 from scrapy.http import Response
-from scrapy.utils.defer import maybe_deferred_to_future
+from scrapy.utils.defer import deferred_from_coro, maybe_deferred_to_future
 from twisted.python.failure import Failure
 
 
 class Engine:
     """The engine of *crawler*, as a batch sees it.
 
-    Documented: ``ExecutionEngine.download_async``. Not documented, checked on Scrapy 2.18.0 and 2.19.0, and used by
-    tests/test_engine.py so that it fails when one goes away: ``ExecutionEngine._slot`` (``add_request``,
-    ``remove_request``, ``closing``), ``.running``, ``.paused``, ``.downloader.needs_backout()``,
-    ``.scraper.slot.needs_backout()`` and ``.scraper.enqueue_scrape()``.
+    Documented: ``ExecutionEngine.download_async`` and ``.close_spider_async``. Not documented, checked on Scrapy 2.18.0
+    and 2.19.0, and used by tests/test_engine.py so that it fails when one goes away: ``ExecutionEngine._slot``
+    (``add_request``, ``remove_request``, ``inprogress``, ``closing``), ``.running``, ``.paused``,
+    ``.downloader.needs_backout()``, ``.scraper.slot.needs_backout()`` and ``.scraper.enqueue_scrape()``.
     """
 
     def __init__(self, crawler: Crawler) -> None:
@@ -45,6 +45,10 @@ class Engine:
         slot = self._crawler.engine._slot
         if slot is not None and self._anchor in slot.inprogress:
             slot.remove_request(self._anchor)
+
+    def close(self, reason: str) -> None:
+        """Begin to close the spider; it is closed after `let_go`."""
+        deferred_from_coro(self._crawler.engine.close_spider_async(reason=reason))
 
     @property
     def closing(self) -> bool:

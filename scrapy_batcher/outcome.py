@@ -29,6 +29,7 @@ from twisted.python.failure import Failure
 from twisted.python.reflect import safe_str
 from twisted.web.client import RequestTransmissionFailed
 
+from scrapy_batcher.config import Config
 from scrapy_batcher.redact import one_line
 from scrapy_batcher.rows import Target
 
@@ -94,6 +95,18 @@ def outcome_of(exception: BaseException) -> Outcome:
         status = exception.response.status
         return Outcome(f"failed/http-{status}", status, response_status_message(status))
     return Outcome(_name_of(exception), error=error_text(exception))
+
+
+def refusal(target: Target, config: Config) -> Outcome | None:
+    """Why *target* is not even tried, ``None`` when it is."""
+    if target.error:
+        return Outcome("skipped/invalid", error=target.error)
+    scheme = target.url.partition(":")[0].lower()
+    if scheme not in config.schemes:
+        return Outcome("skipped/unsupported-scheme", error=f"{scheme} is not in BATCHER_SCHEMES")
+    if 0 < config.url_length < len(target.url):
+        return Outcome("skipped/filtered", error=f"longer than URLLENGTH_LIMIT ({config.url_length})")
+    return None
 
 
 def error_text(exception: BaseException) -> str:

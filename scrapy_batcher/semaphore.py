@@ -235,7 +235,7 @@ class SemaphoreMiddleware:
             self._forget_if_idle(permit.host)
 
     def _forget_if_idle(self, host: str) -> None:
-        if self._hosts[host].idle:
+        if (semaphore := self._hosts.get(host)) and semaphore.idle:
             del self._hosts[host]
 
     @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator
 from functools import cached_property
 from typing import Any
@@ -10,7 +11,6 @@ from urllib.parse import unquote, urlsplit
 import scrapy
 from scrapy import Request, signals
 from scrapy.crawler import Crawler
-from scrapy.exceptions import CloseSpider
 from scrapy.http import Response
 from scrapy.settings import BaseSettings
 from twisted.internet.defer import CancelledError
@@ -22,7 +22,7 @@ from scrapy_batcher.config import Config, ConfigError
 from scrapy_batcher.cooperator import TARGET_KEY, CooperatorExtension
 from scrapy_batcher.errors import refuse
 from scrapy_batcher.item import make_item
-from scrapy_batcher.outcome import attempts_of, exception_of, last_request, outcome_of
+from scrapy_batcher.outcome import Outcome, attempts_of, error_text, exception_of, last_request, outcome_of, refusal
 from scrapy_batcher.rows import Target
 from scrapy_batcher.sources import Source, SourceError
 
@@ -87,13 +87,9 @@ class BatchSpider(scrapy.Spider):
             async for request in self._requests():
                 yield request
             return
-        try:
-            totals = await cooperator.run(self)
-        except CancelledError:
-            # How Scrapy stops a spider on a reactor other than asyncio's: the batch ends in order without us.
-            return
-        if totals.error:
-            raise CloseSpider("incomplete")
+        # How Scrapy stops a spider on a reactor other than asyncio's: the batch ends in order without us.
+        with contextlib.suppress(CancelledError):
+            await cooperator.run(self)
 
     def make_request(self, target: Target) -> Request:
         """The request for *target*. A user name and password in its URL become an ``Authorization`` header, so that no
@@ -137,10 +133,14 @@ class BatchSpider(scrapy.Spider):
         for target in self.source:
             while self.crawler.engine.needs_backout():
                 await self.crawler.signals.wait_for(signals.scheduler_empty)
-            if target.error:
-                self.logger.warning("skipped/invalid line %d: %s", target.line, target.error)
-            else:
-                yield self.make_request(target)
+            outcome = refusal(target, self._config)
+            if outcome is None:
+                try:
+                    yield self.make_request(target)
+                except ValueError as e:
+                    outcome = Outcome("skipped/invalid", error=error_text(e))
+            if outcome:
+                self.logger.warning(outcome.describe(target, 0))
 
 
 def _without_credentials(url: str) -> tuple[str, dict[str, bytes]]:

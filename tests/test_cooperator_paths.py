@@ -325,6 +325,22 @@ async def test_a_source_that_breaks_off(server: MockServer, tmp_path, caplog) ->
 
 
 @ensureDeferred
+async def test_a_source_that_breaks_off_while_the_spider_closes(server: MockServer, tmp_path) -> None:
+    """A batch that is incomplete and is being closed as well is closed once, cleanly."""
+
+    class Closes(BatchSpider):
+        def parse(self, response):
+            raise CloseSpider("enough")
+
+    path = tmp_path / "urls.txt.gz"
+    lines = "".join(f"{server.url(f'page/{n}')}\n" for n in range(5000))
+    path.write_bytes(gzip.compress(lines.encode())[:1000])
+    crawler = await run(Closes, str(path), {"CONCURRENT_REQUESTS": 2})
+    assert crawler.stats.get_value("finish_reason") == "enough"
+    assert crawler.totals.fetched == 2
+
+
+@ensureDeferred
 async def test_a_ledger_that_cannot_be_written(server: MockServer, urls, monkeypatch, caplog) -> None:
     """When an outcome cannot be written down no more is fetched, and the batch ends as incomplete, with the reason."""
 
@@ -436,6 +452,7 @@ async def test_the_spider_without_the_extension(server: MockServer, urls, off) -
     path = urls(
         server.url("page/1"),
         "no url",
+        "file:///etc/passwd",
         *(server.url(f"page/{n}?delay=0.01") for n in range(2, 40)),
         server.url("status/404"),
     )

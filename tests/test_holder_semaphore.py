@@ -114,6 +114,20 @@ async def test_granted_a_moment_too_late() -> None:
     await Deferred.fromFuture(asyncio.ensure_future(scenario()))
 
 
+@ensureDeferred
+async def test_closed_while_it_waits() -> None:
+    """A waiter whose coroutine is closed, not cancelled, leaves the queue as well."""
+    semaphore = HolderSemaphore(1)
+    await semaphore.acquire("first")
+    waiter = semaphore.acquire("second")
+    waiter.send(None)
+    assert semaphore.statistics().waiting == 1
+    waiter.close()
+    assert semaphore.statistics().waiting == 0
+    semaphore.release("first")
+    assert semaphore.idle
+
+
 def test_a_limit_below_one() -> None:
     """A semaphore that would let nobody through cannot be made."""
     with pytest.raises(ValueError, match="tokens >= 1"):

@@ -13,6 +13,7 @@ from pytest_twisted import ensureDeferred
 from scrapy.crawler import Crawler
 from scrapy.exceptions import CloseSpider, IgnoreRequest
 from scrapy.http import HtmlResponse
+from scrapy.utils.asyncio import sleep
 from scrapy.utils.defer import deferred_from_coro, maybe_deferred_to_future
 from twisted.internet.defer import Deferred
 
@@ -287,7 +288,10 @@ class Cancels(Pages):
             deferred.addErrback(lambda _: None)
             deferred.cancel()
         # It goes on in the background: its permit stays taken until the server has answered.
+        for _ in range(20):
+            await sleep(0)
         assert len(semaphore.statistics()["*"].holders) == 1
+        assert waiting_for(semaphore) == 1
         self.server.control("open?gate=cancel")
         self.statuses.append((await maybe_deferred_to_future(patient)).status)
         self.statuses.append((await download("/page/d")).status)

@@ -1,0 +1,101 @@
+"""The Scrapy project that the benchmarks run: settings, an ordinary spider, and what looks at a crawl from inside."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from pathlib import Path
+
+import scrapy
+from scrapy import signals
+from scrapy.exceptions import NotConfigured
+
+BOT_NAME = "benchmarks"
+SPIDER_MODULES = ["benchmark_project", "scrapy_batcher.spider"]
+EXTENSIONS = {"benchmark_project.Clock": 0, "benchmark_project.Report": 1000}
+LOG_LEVEL = "INFO"
+TELNETCONSOLE_ENABLED = False
+REMOTE_CONTROL_ENABLED = False
+
+TICK = 0.005  # seconds
+
+
+class PlainSpider(scrapy.Spider):
+    """What one writes without scrapy-batcher: a loop over the file, and the same item as the batch spider's."""
+
+    name = "plain"
+
+    def __init__(self, urls: str) -> None:
+        super().__init__()
+        self.urls = urls
+
+    async def start(self):
+        for line in open(self.urls):  # noqa: SIM115 - as one writes it
+            yield scrapy.Request(line.strip())
+
+    def parse(self, response):
+        yield {"url": response.url, "length": len(response.body), "content": response.text}
+
+
+class Report:
+    """Writes Scrapy's stats, and the process's peak memory among them, to the file that the setting ``REPORT`` names."""
+
+    def __init__(self, crawler) -> None:
+        self._crawler = crawler
+        crawler.signals.connect(self.spider_closed, signals.spider_closed)
+
+    @classmethod
+    def from_crawler(cls, crawler) -> Report:
+        return cls(crawler)
+
+    def spider_closed(self) -> None:
+        # Not getrusage(): its peak begins with that of the process that started this one.
+        status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+        stats = self._crawler.stats.get_stats() | {"peak_mib": int(status["VmHWM"].split()[0]) / 1024}
+        Path(self._crawler.settings["REPORT"]).write_text(json.dumps(stats, default=str))
+
+
+class Clock:
+    """With the setting ``CLOCK``: when the first request left and the last response came, in seconds since the spider
+    was opened, and the longest time in which the event loop did not come round."""
+
+    def __init__(self, crawler) -> None:
+        self._stats = crawler.stats
+        for handler in (
+            self.spider_opened,
+            self.request_reached_downloader,
+            self.response_received,
+            self.spider_closed,
+        ):
+            crawler.signals.connect(handler, getattr(signals, handler.__name__))
+
+    @classmethod
+    def from_crawler(cls, crawler) -> Clock:
+        if not crawler.settings.getbool("CLOCK"):
+            raise NotConfigured
+        return cls(crawler)
+
+    def spider_opened(self) -> None:
+        self._opened = self._ticked = time.monotonic()
+        self._first = self._last = None
+        self._stall = 0.0
+        self._tick()
+
+    def _tick(self) -> None:
+        now = time.monotonic()
+        self._stall = max(self._stall, now - self._ticked - TICK)
+        self._ticked = now
+        self._timer = asyncio.get_running_loop().call_later(TICK, self._tick)
+
+    def request_reached_downloader(self) -> None:
+        self._first = self._first or time.monotonic() - self._opened
+
+    def response_received(self) -> None:
+        self._last = time.monotonic() - self._opened
+
+    def spider_closed(self) -> None:
+        self._timer.cancel()
+        self._stats.set_value("first_request", self._first)
+        self._stats.set_value("last_response", self._last)
+        self._stats.set_value("stall", self._stall)

@@ -39,7 +39,7 @@ class PlainSpider(scrapy.Spider):
 
 
 class Report:
-    """Writes Scrapy's stats, and the process's peak memory among them, to the file that the setting ``REPORT`` names."""
+    """Writes Scrapy's stats, the process's peak memory among them, to the file that the setting ``REPORT`` names."""
 
     def __init__(self, crawler) -> None:
         self._crawler = crawler

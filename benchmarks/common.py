@@ -129,7 +129,7 @@ def bench() -> Iterator[Bench]:
 
 
 def parser(doc: str, *, runs: int) -> ArgumentParser:
-    """A command line with ``--runs``, that shows *doc* as its help."""
+    """A command line with ``--runs``, that shows the first line of *doc* as its help."""
     parser = ArgumentParser(description=doc.partition("\n")[0])
     parser.add_argument(
         "--runs", type=int, default=runs, help="of each case, of which the median is shown (%(default)s)"

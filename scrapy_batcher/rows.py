@@ -83,7 +83,7 @@ def why_not_a_url(url: str) -> str | None:
         parts.port  # noqa: B018 - reading the port is what checks it
     except ValueError:  # whose message may quote what stands there: a password
         return "not a URL: its host or port cannot be read"
-    if not parts.scheme:
+    if not parts.scheme[:1].isalpha():  # Python 3.10 takes the 127.0.0.1 of 127.0.0.1:80 for one
         return "not a URL: it has no scheme such as https://"
     if parts.scheme in ("http", "https") and not parts.hostname:
         return "not a URL: it has no host"

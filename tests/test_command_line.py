@@ -23,7 +23,11 @@ REACTORS = {"asyncio": {}, "epoll": {"TWISTED_REACTOR": ""}, "none": {"TWISTED_R
 
 def wait_until(condition: Callable[[], bool], process: subprocess.Popen) -> None:
     """Wait until *condition* holds, while *process* runs."""
+    deadline = time.monotonic() + 60
     while not condition():
+        if time.monotonic() > deadline:
+            process.kill()
+            pytest.fail("it never came to that")
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.02)
 

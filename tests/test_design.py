@@ -27,7 +27,7 @@ def test_the_table_of_rooms() -> None:
     modules = {path.name: imports(path.name) for path in PACKAGE.glob("*.py")}
     assert table.pop("__init__.py") == "the rooms it lists"
     del modules["__init__.py"]
-    assert {name: set() if row == "–" else set(row.split(", ")) for name, row in table.items()} == modules
+    assert {name: set() if row == "\N{EN DASH}" else set(row.split(", ")) for name, row in table.items()} == modules
     assert {name: length for name in modules if (length := len((PACKAGE / name).read_text().splitlines())) > 300} == {}
 
 

@@ -130,6 +130,7 @@ def test_every_line_is_a_row_or_part_of_one(lines):
 BAD = {
     "txt": [
         (b"nonsense", "not a URL"),
+        (b"127.0.0.1:80/path", "it has no scheme"),
         (b"http://a b/", "a space in its host"),
         (b"http://h:99999/", "not a URL"),
         (b"http:///path", "it has no host"),

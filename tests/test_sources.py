@@ -7,15 +7,12 @@ import gzip
 import io
 import lzma
 import os
-import sys
 
 import pytest
 
-from scrapy_batcher import compression
+from scrapy_batcher.compression import zstd
 from scrapy_batcher.rows import Target
 from scrapy_batcher.sources import Source, SourceError
-
-zstd = pytest.importorskip("compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd")
 
 LISTS = {
     "txt": b"http://a/\n# comment\n\nhttp://b/\n",
@@ -188,12 +185,6 @@ def test_a_file_that_cannot_be_opened(tmp_path):
     assert complaint(tmp_path / "no") == f"{tmp_path}/no cannot be read: No such file or directory"
     assert complaint(tmp_path) == f"{tmp_path} cannot be read: Is a directory"
     assert "secret" not in complaint("http://user:secret@host/list")
-
-
-def test_zstandard_without_the_extra(tmp_path, monkeypatch):
-    """Without the extra, a .zst list is refused with what to install."""
-    monkeypatch.setattr(compression, "zstd", None)
-    assert "pip install 'scrapy-batcher[zstd]'" in complaint(written(tmp_path / "list.zst", b""))
 
 
 # -- stdin -------------------------------------------------------------------------------------------------------------

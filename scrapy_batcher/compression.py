@@ -7,6 +7,7 @@ import gzip
 import lzma
 import sys
 import zlib
+from collections.abc import Callable
 from typing import IO, Any, cast
 
 if sys.version_info >= (3, 14):
@@ -14,7 +15,14 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd  # which Scrapy requires too
 
-COMPRESSIONS = ("gz", "bz2", "xz", "zst")
+_READERS: dict[str, Callable[[IO[bytes]], Any]] = {
+    "gz": lambda stream: gzip.GzipFile(fileobj=stream),
+    "bz2": bz2.BZ2File,
+    "xz": lzma.LZMAFile,
+    "zst": zstd.ZstdFile,
+}
+
+COMPRESSIONS = tuple(_READERS)
 
 READ_ERRORS: tuple[type[Exception], ...] = (OSError, EOFError, zlib.error, lzma.LZMAError, zstd.ZstdError)
 """What reading a stream, compressed or not, can raise."""
@@ -22,13 +30,4 @@ READ_ERRORS: tuple[type[Exception], ...] = (OSError, EOFError, zlib.error, lzma.
 
 def decompressed(stream: IO[bytes], compression: str) -> IO[bytes]:
     """*stream* read through *compression*: one of `COMPRESSIONS`, or ``""`` for none."""
-    reader: Any = stream
-    if compression == "gz":
-        reader = gzip.GzipFile(fileobj=stream)
-    elif compression == "bz2":
-        reader = bz2.BZ2File(stream)
-    elif compression == "xz":
-        reader = lzma.LZMAFile(stream)
-    elif compression == "zst":
-        reader = zstd.ZstdFile(stream)  # noqa: SIM115 - closed by whoever opened the stream
-    return cast("IO[bytes]", reader)
+    return cast("IO[bytes]", _READERS[compression](stream)) if compression else stream

@@ -7,6 +7,7 @@ import gzip
 import io
 import lzma
 import os
+import sys
 
 import pytest
 

@@ -13,7 +13,7 @@ after a fixed number of pages (or go through all of a shorter list), so that wha
     python benchmarks/list_length.py [--runs 3] [--urls 1000 100000 1000000] [--pages 2000] [--whole]
 
 ``--whole`` goes through all of every list, which takes minutes for every 100,000 rows. Memory then also grows with the
-pages of the last ``DOWNLOAD_TIMEOUT`` seconds (180), with both spiders: the timers of finished downloads stay until then.
+pages of the last ``DOWNLOAD_TIMEOUT`` seconds (180), with both spiders: timers of finished downloads stay till then.
 """
 
 from __future__ import annotations

@@ -1,0 +1,69 @@
+"""What the README says is there, and what is there the README says."""
+
+from __future__ import annotations
+
+import inspect
+import re
+
+from scrapy_batcher import BatchSpider, Totals
+from scrapy_batcher.config import OPTIONAL_FIELDS, Config
+from tests.conftest import ROOT, Project
+from tests.mockserver import MockServer
+
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+
+
+def test_settings() -> None:
+    """Every setting is in the table with its default, and the table has no other."""
+    table = dict(re.findall(r"^\| `BATCHER_(\w+)` \| `(.*?)` \|", README, re.MULTILINE))
+    defaults = {name.lower(): eval(value) for name, value in table.items()}
+    config = Config()
+    assert (
+        defaults.keys() | {"concurrency", "host_concurrency", "slot_concurrency", "url_length"} == vars(config).keys()
+    )
+    for name, value in defaults.items():
+        assert getattr(config, name) == (type(getattr(config, name))(value) if isinstance(value, list) else value)
+    for field in OPTIONAL_FIELDS:
+        assert f"`{field}`" in README
+
+
+def test_outcomes() -> None:
+    """Every outcome that the code can give is in the table."""
+    code = "".join(path.read_text() for path in (ROOT / "scrapy_batcher").glob("*.py"))
+    outcomes = set(re.findall(r'"((?:failed|skipped)/[a-z-]+)"', code))
+    assert len(outcomes) > 15
+    assert {name for name in outcomes if f"`{name}`" not in README} == set()
+
+
+def test_arguments_and_totals() -> None:
+    """The spider's arguments and the totals' names are there."""
+    arguments = set(inspect.signature(BatchSpider.__init__).parameters) - {"self", "name", "kwargs"}
+    assert (
+        set(re.findall(r"^\| `(\w+)` \| ", README.split("### Arguments")[1].split("###")[0], re.MULTILINE)) == arguments
+    )
+    for name in (*Totals.__dataclass_fields__, "fetched", "failed", "skipped"):
+        assert f"`{name}`" in README
+
+
+def test_ci_runs_the_test_command() -> None:
+    """.ci/run runs the README's test command, as it stands there."""
+    commands = [command.strip() for command in blocks("sh") if "pytest" in command]
+    assert len(commands) == 1
+    assert commands[0] in (ROOT / ".ci/run").read_text()
+
+
+def test_the_subclass(project: Project, server: MockServer) -> None:
+    """The README's own spider runs."""
+    [spider] = [block for block in blocks("python") if "class Titles" in block]
+    project.write("titles.py", spider)
+    project.write("list.csv", f"url,id,head\n{server.url('page/abc')},1,\n{server.url('status/404')},2,\n")
+    run = project.scrapy("runspider", "titles.py", "-a", "urls=list.csv", "-O", "items.jsonl")
+    assert run.status == 0, run.log
+    assert sorted(project.items(), key=lambda item: item["id"]) == [
+        {"id": "1", "title": "abc"},
+        {"id": "2", "error": "HttpError"},
+    ]

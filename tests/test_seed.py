@@ -251,13 +251,13 @@ async def test_asked_for_the_response_headers(server: MockServer, write) -> None
 @ensureDeferred
 async def test_asked_why_a_timeout_counts_the_wait(server: MockServer, write) -> None:
     """The timeout counts from the moment a download really starts: waiting for a permit never eats it."""
-    # One at a time, each takes longer than half of the timeout: the last waits for several timeouts.
+    # One at a time, each takes a third of the timeout: the last has waited for longer than the timeout.
     crawler = await crawl(
         BatchSpider,
-        urls=write(*(server.url(f"page/{n}?delay=0.6") for n in range(4))),
-        settings={"CONCURRENT_REQUESTS_PER_DOMAIN": 1, "DOWNLOAD_TIMEOUT": 1, "RETRY_ENABLED": False},
+        urls=write(*(server.url(f"page/{n}?delay=1") for n in range(5))),
+        settings={"CONCURRENT_REQUESTS_PER_DOMAIN": 1, "DOWNLOAD_TIMEOUT": 3, "RETRY_ENABLED": False},
     )
-    assert crawler.stats.get_value("batcher/outcomes/fetched") == 4
+    assert crawler.stats.get_value("batcher/outcomes/fetched") == 5
 
 
 @ensureDeferred

@@ -84,7 +84,7 @@ async def test_exception(server: MockServer) -> None:
 async def test_timeout(server: MockServer) -> None:
     """A timeout gives the permit back, and the wait for a permit does not count towards it."""
     slow = [server.url("page/slow?gate=never")] * 2
-    settings = limits(1, 1, DOWNLOAD_TIMEOUT=0.5, RETRY_ENABLED=False)
+    settings = limits(1, 1, DOWNLOAD_TIMEOUT=1, RETRY_ENABLED=False)
     crawler = await crawl(Pages, [*slow, server.url("page/1")], settings=settings)
     assert crawler.spider.errors == ["DownloadTimeoutError"] * 2
     assert crawler.spider.statuses == [200]

@@ -53,7 +53,8 @@ def make_item(target: Target, response: Response, fields: Sequence[str], columns
         taken = _BASE | chosen.keys()
         for name, value in target.columns.items():
             chosen[_free_name(name, taken, target.columns)] = value
-    text = isinstance(response, TextResponse)
+    # A body with a NUL in it is no text, whatever the server calls it: a .gz that it serves as text/plain, say.
+    text = isinstance(response, TextResponse) and "\0" not in response.text
     content = response.text if text else base64.b64encode(response.body).decode("ascii")
     item = _item_class(tuple(chosen))(target.url, len(response.body), content, not text)
     vars(item).update(chosen)

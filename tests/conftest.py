@@ -78,7 +78,12 @@ class Project:
     def scrapy(self, *args: str, settings: Mapping[str, object] | None = None, stdin: bytes = b"") -> Run:
         """Run `scrapy` with *args*, to its end."""
         process = self.popen(*args, settings=settings, stdin=subprocess.PIPE)
-        output, log = process.communicate(stdin, timeout=100)
+        try:
+            output, log = process.communicate(stdin, timeout=100)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+            raise
         return Run(process.returncode, log.decode(), output.decode())
 
     def items(self, name: str = "items.jsonl") -> list[dict]:

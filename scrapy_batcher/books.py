@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections import Counter
+from collections.abc import Mapping
 from logging import LoggerAdapter
 from typing import Any
 
@@ -10,7 +12,7 @@ from scrapy.statscollectors import StatsCollector
 
 from scrapy_batcher.config import Config
 from scrapy_batcher.failures import FailuresFile
-from scrapy_batcher.ledger import Ledger
+from scrapy_batcher.ledger import PENDING, Ledger
 from scrapy_batcher.outcome import FETCHED, Outcome, error_text, refusal
 from scrapy_batcher.progress import Totals, summary
 from scrapy_batcher.rows import Target
@@ -78,12 +80,13 @@ class Books:
         :param seconds: how long the batch took
         :param error: why it was not worked through to its end
         """
-        tally = self._ledger.tally()
-        self._ledger.close()
+        tally: Mapping[str, int] = {**self._counts, PENDING: self._read - self._counts.total()}
         try:
+            tally = self._ledger.tally()
+            self._ledger.close()
             if self._failures:
                 self._failures.close()
-        except OSError as e:
+        except (OSError, sqlite3.Error) as e:
             error = error or error_text(e)
         totals = Totals.from_tally(tally, read=self._read, bytes=self._bytes, seconds=seconds, error=error)
         self._stats.set_value("batcher/rows", totals.read)

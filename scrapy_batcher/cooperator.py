@@ -7,10 +7,10 @@ than N requests, however long the list.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
 
 from scrapy import Request, signals
@@ -41,7 +41,7 @@ from scrapy_batcher.sources import Source
 TARGET_KEY = "batcher_target"
 """The key of ``request.meta`` under which a request, its callback and its errback find their `Target`."""
 
-_SLICE = 500  # rows entered into the ledger at a time: a few milliseconds
+_SLICE = 100  # rows entered into the ledger at a time: a few milliseconds, also when each is refused and logged
 _POLL = 0.1  # seconds until workers that wait look again
 
 
@@ -85,7 +85,11 @@ class CooperatorExtension:
         if not config.enabled:
             raise NotConfigured
         spider = crawler.spider
-        extension = cls(crawler, config, _prepare(spider, config) if isinstance(spider, Batch) else None)
+        failures = None
+        if isinstance(spider, Batch):
+            feeds = [str(uri).removeprefix("file://") for uri in crawler.settings.getdict("FEEDS")]
+            failures = _prepare(spider, config, feeds)
+        extension = cls(crawler, config, failures)
         for handler, signal in (
             (extension.request_reached_downloader, signals.request_reached_downloader),
             (extension.spider_error, signals.spider_error),
@@ -151,15 +155,20 @@ class CooperatorExtension:
                 return
 
     def _wait(self) -> Deferred[None]:
-        """Fires when there may be work again; one timer serves all who wait."""
-        self._poll = self._poll or call_later(_POLL, self._wake)
+        """Fires when there may be work again: Scrapy has room and nothing scheduled, a row was read, or time has passed
+        in which the spider may have begun to close."""
+        if not self._waiting:
+            self._poll = call_later(_POLL, self._wake)
+            self._crawler.signals.connect(self._wake, signals.scheduler_empty)
         self._waiting.append(Deferred())
         return self._waiting[-1]
 
     def _wake(self) -> None:
+        if not self._waiting:
+            return
         if self._poll:
             self._poll.cancel()
-            self._poll = None
+        self._crawler.signals.disconnect(self._wake, signals.scheduler_empty)
         waiting, self._waiting = self._waiting, []
         for deferred in waiting:
             deferred.callback(None)
@@ -192,22 +201,28 @@ class CooperatorExtension:
             request = spider.make_request(target)
             if not isinstance(request, Request):
                 raise TypeError(f"make_request() must return a Request, not {request!r}")
+            fingerprint = self._fingerprint(request) if self._config.skip_duplicates else None
         except ValueError as e:  # Request() refuses what is no URL
             return Outcome("skipped/invalid", error=error_text(e))
         except Exception as e:
             spider.logger.exception("make_request() failed for %r", target)
             return Outcome("failed/other", error=error_text(e))
         request.meta[TARGET_KEY] = target
-        if self._config.skip_duplicates:
-            fingerprint = self._crawler.request_fingerprinter.fingerprint(request)
-            if not books.see(fingerprint):
-                return Outcome("skipped/duplicate", error="it was in the list before")
+        if fingerprint is not None and not books.see(fingerprint):
+            return Outcome("skipped/duplicate", error="it was in the list before")
         return request
+
+    def _fingerprint(self, request: Request) -> bytes:
+        return self._crawler.request_fingerprinter.fingerprint(request)
 
     async def _fetch(self, job: Job) -> None:
         result: Response | Failure
         try:
             result = await self._engine.download(job.request)
+        except asyncio.CancelledError:
+            if self._engine.closing:  # the process is being ended
+                raise
+            result = Failure()  # type: ignore[no-untyped-call]
         except Exception:  # noqa: BLE001 - whatever it is, the errback and the outcome are for it
             result = Failure()  # type: ignore[no-untyped-call]
         job.downloaded(result)
@@ -218,7 +233,8 @@ class CooperatorExtension:
             del self._scraping[result]
 
     def _failed(self, id: int, errback: Any, failure: Failure) -> Any:
-        if job := self._jobs.get(id):
+        # A copy of the request that the callback makes takes this errback along: its failures are not the job's.
+        if (job := self._jobs.get(id)) and job.request is failure.request:  # type: ignore[attr-defined]
             job.failed(failure)
             job.told = errback is not None
         return errback(failure) if errback else failure
@@ -227,7 +243,7 @@ class CooperatorExtension:
 
     def request_reached_downloader(self, request: Request) -> None:
         target = request.meta.get(TARGET_KEY)
-        if isinstance(target, Target) and (job := self._jobs.get(target.id)):
+        if isinstance(target, Target) and (job := self._jobs.get(target.id)) and not job.is_downloaded:
             job.request = request
 
     def spider_error(self, failure: Failure, response: Response | Failure) -> None:
@@ -254,20 +270,24 @@ class CooperatorExtension:
             spider.source.close()
 
 
-def _prepare(spider: Batch, config: Config) -> FailuresFile | None:
-    """Check what *spider* needs beside its list, and open its failures file."""
+def _prepare(spider: Batch, config: Config, feeds: list[str]) -> FailuresFile | None:
+    """Check what *spider* needs beside its list, and open its failures file.
+
+    :param feeds: where the items go
+    """
     path = spider.failures or config.failures
     try:
         if not config.concurrency:
             raise refuse("CONCURRENT_REQUESTS is 0, no limit: a batch has as many workers, so it needs a number")
+        for feed in feeds:
+            if spider.source.is_file(feed):
+                raise refuse(f"the feed {feed} is the list itself, which it would spoil: name another")
         if not path:
             return None
-        if (
-            Path(path).exists()
-            and Path(spider.source.location).exists()
-            and Path(path).samefile(spider.source.location)
-        ):
+        if spider.source.is_file(path):
             raise refuse(f"the failures file {path} is the list itself, which it would overwrite: name another")
+        if path in feeds:
+            raise refuse(f"the failures file {path} is a feed too: name another")
         return FailuresFile(path)
     except OSError as e:
         spider.source.close()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
 
 from scrapy_batcher.outcome import Outcome
-from scrapy_batcher.redact import redact
+from scrapy_batcher.redact import redact, redact_url
 from scrapy_batcher.rows import Target
 
 
@@ -18,6 +19,8 @@ class FailuresFile:
     """
 
     def __init__(self, path: str) -> None:
+        if Path(path).exists() and not Path(path).is_file():
+            raise OSError(errno.EINVAL, "it is not a file")
         # For appending: what an earlier batch wrote is there until this one starts.
         self._file = Path(path).open("a", encoding="utf-8")  # noqa: SIM115 - closed by close()
 
@@ -28,7 +31,7 @@ class FailuresFile:
     def write(self, target: Target, outcome: Outcome, attempts: int) -> None:
         """Add the line of *target*. Its keys are `rows.FAILURE_KEYS`; a password in a URL of its row is left out."""
         line = {
-            "url": redact(target.url),
+            "url": redact_url(target.url),
             "row": _redacted(target.columns),
             "line": target.line,
             "outcome": outcome.name,

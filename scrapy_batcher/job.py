@@ -25,6 +25,7 @@ class Job:
     status: int | None = None
     bytes: int = 0
     told: bool = False
+    is_downloaded: bool = False
     _failure: Outcome | None = None  # the first thing that went wrong
     _dropped: Outcome | None = None
     _scraped: bool = False
@@ -44,6 +45,7 @@ class Job:
         return Outcome(FETCHED, self.status)
 
     def downloaded(self, result: Response | Failure) -> None:
+        self.is_downloaded = True
         if isinstance(result, Response):
             self.status, self.bytes = result.status, len(result.body)
         else:

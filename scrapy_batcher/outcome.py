@@ -30,7 +30,7 @@ from twisted.python.reflect import safe_str
 from twisted.web.client import RequestTransmissionFailed
 
 from scrapy_batcher.config import Config
-from scrapy_batcher.redact import one_line
+from scrapy_batcher.redact import one_line, redact_url
 from scrapy_batcher.rows import Target
 
 FETCHED = "fetched"
@@ -86,7 +86,9 @@ class Outcome:
     def describe(self, target: Target, attempts: int) -> str:
         """The outcome of *target* as one line for a log."""
         tries = "1 attempt" if attempts == 1 else f"{attempts} attempts"
-        return f"{self.name} {one_line(target.url, _ERROR_LENGTH)}: {self.error} (line {target.line}, {tries})"
+        return (
+            f"{self.name} {one_line(redact_url(target.url), _ERROR_LENGTH)}: {self.error} (line {target.line}, {tries})"
+        )
 
 
 def outcome_of(exception: BaseException) -> Outcome:
@@ -114,6 +116,7 @@ def error_text(exception: BaseException) -> str:
     # Twisted puts what went wrong on a connection into a list, which Scrapy shows as such: the last entry says it.
     reasons = [reason for link in _chain(exception) for reason in getattr(link, "reasons", None) or ()]
     message = safe_str(reasons[-1].value if reasons else exception)
+    message = " ".join(map(redact_url, message.split()))
     name = type(exception).__name__
     return one_line(f"{name}: {message}" if message.strip() else name, _ERROR_LENGTH)
 

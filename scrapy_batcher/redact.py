@@ -12,11 +12,21 @@ _PASSWORD = re.compile(
 )
 
 
+# A scheme or none, slashes or none, and what follows an address that is not a web page's is no password.
+_BARE = re.compile(r"^(?!mailto:|sips?:|xmpp:|acct:)((?:[A-Za-z][\w+.-]*:)?[/\\]*[^/\\?#\s:@]+):(?!\*{3}@)[^/\\?#\s]*@")
+
+
 def redact(text: str) -> str:
     """*text* with the password of every URL in it replaced by ``***``."""
     # Without the part behind the last @, each attempt to match soon finds an end: no text takes quadratic time.
     before, at, behind = text.rpartition("@")
     return _PASSWORD.sub(r"\1:***@", before + at) + behind
+
+
+def redact_url(url: str) -> str:
+    """*url* without its password, also when it is no URL because its scheme, or a slash behind that, was forgotten."""
+    shown = redact(url)
+    return _BARE.sub(r"\1:***@", url) if shown == url else shown
 
 
 def one_line(text: str, length: int) -> str:

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 from urllib.parse import urlsplit
 
 from scrapy_batcher.lines import LINE_LIMIT, Lines, why_not_text
-from scrapy_batcher.redact import one_line, redact
+from scrapy_batcher.redact import one_line, redact_url
 from scrapy_batcher.separated import Broken, Records
 
 #: What a line of a failures file has; `failures.py` writes it, and a list with such lines is read back.
@@ -44,7 +44,7 @@ class Target:
     def __repr__(self) -> str:
         # It is in the meta of a request, so it may be logged: without a password.
         wrong = f" invalid: {self.error}" if self.error else ""
-        return f"<Target {self.id} line {self.line} {redact(self.url)}{wrong}>"
+        return f"<Target {self.id} line {self.line} {redact_url(self.url)}{wrong}>"
 
 
 class MissingColumnError(Exception):
@@ -68,7 +68,7 @@ class _Rows:
         if isinstance(text, bytes):
             text = text.decode(errors="backslashreplace")
         # Redacted before it is cut, which may take away the @ that tells a password.
-        shown = redact((text or "").strip())[:_INVALID_LENGTH].encode(errors="backslashreplace").decode()
+        shown = redact_url((text or "").strip())[:_INVALID_LENGTH].encode(errors="backslashreplace").decode()
         return Target(self._count, line, shown, columns or {}, error)
 
 

@@ -11,7 +11,6 @@ import time
 from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 from scrapy import Request, signals
 from scrapy.crawler import Crawler
@@ -31,6 +30,10 @@ from scrapy_batcher.config import Config, ConfigError
 logger = logging.getLogger(__name__)
 
 _SEARCH_INTERVAL = 0.1  # seconds between two looks for permits whose request is gone
+
+#: Scrapy writes a request's host into ``meta["download_slot"]``, and what copies its meta, a redirect to another host
+#: for one, takes that along. Beside it we write what Scrapy wrote, to tell it from a slot that a spider chose.
+_WRITTEN_KEY = "batcher_written_slot"
 
 
 @dataclass(frozen=True)
@@ -181,6 +184,8 @@ class SemaphoreMiddleware:
     def request_reached_downloader(self, request: Request) -> None:
         if permit := self._permits.get(request):
             permit.downloading = True
+            if request.meta.get("download_slot") == urlparse_cached(request).hostname:
+                request.meta[_WRITTEN_KEY] = request.meta["download_slot"]
 
     def request_left_downloader(self, request: Request) -> None:
         self._release(request)
@@ -200,11 +205,7 @@ class SemaphoreMiddleware:
         """Whose permit *request* needs: that of its URL's host, or of the download slot that its spider chose."""
         host = urlparse_cached(request).hostname or ""
         slot = request.meta.get("download_slot")
-        if slot == host or slot not in self._slot_limits:
-            return host
-        # Scrapy writes a request's host there too, and a redirect to another host takes it along.
-        inherited = slot in (urlsplit(url).hostname for url in request.meta.get("redirect_urls", ()))
-        return host if inherited else str(slot)
+        return host if slot in (None, request.meta.get(_WRITTEN_KEY)) else str(slot)
 
     async def _acquire(self, request: Request, host: str) -> None:
         semaphore = self._hosts[host]

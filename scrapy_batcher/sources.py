@@ -42,6 +42,7 @@ class Source:
         row_format, compression = _parse_format(location, format)
         with ExitStack() as files, self._complaining():
             raw = files.enter_context(_open(location))
+            self._stat = os.fstat(raw.fileno())
             self._lines = Lines(files.enter_context(decompressed(raw, compression)))
             if location != STDIN:
                 self._lines.peek()
@@ -56,6 +57,10 @@ class Source:
         # Whoever iterates closes: a thread that waits for a line cannot have its file closed by another one.
         with self._files.pop_all(), self._complaining():
             yield from self._rows
+
+    def is_file(self, path: str) -> bool:
+        """Whether the list is the file at *path*, by whatever name, or as stdin."""
+        return os.path.exists(path) and os.path.samestat(os.stat(path), self._stat)
 
     def close(self) -> None:
         """Close the file of a list that nobody iterates over after all."""

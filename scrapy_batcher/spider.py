@@ -84,6 +84,7 @@ class BatchSpider(scrapy.Spider):
         """Wait while the extension runs the batch; without it, send the requests as any spider does, lazily."""
         cooperator = self.crawler.get_extension(CooperatorExtension)
         if cooperator is None:
+            self.logger.warning("CooperatorExtension is off: there will be no totals and no failures file")
             async for request in self._requests():
                 yield request
             return
@@ -122,7 +123,7 @@ class BatchSpider(scrapy.Spider):
         outcome = outcome_of(exception)
         self.logger.warning(
             outcome.describe(request.meta[TARGET_KEY], attempts_of(request)),
-            exc_info=exception if outcome.name == "failed/other" else None,
+            exc_info=exception if outcome.name == "failed/other" and "***@" not in (outcome.error or "") else None,
         )
 
     @cached_property

@@ -144,7 +144,8 @@ def test_a_password_is_never_shown(project: Project, server: MockServer) -> None
         "urls.txt",
         f"http://user:hunter2@{host}/page/1\nhttp://user:hunter2@{host}/status/404\nhttp://user:hunter2@{host}/truncated\n"
         f"http://user:hunter2@{host}/redirect?to=/page/2\nhttp://user:hunter2@127.0.0.1:1/\nhttp://user:hun/ter2@{host}/\n"
-        "http://user:hunter2@nowhere.invalid/\nftp://user:hunter2@host/\nhttp://user:hunter2@:x/\nhttp://u:hunter2@[::/\n",
+        "http://user:hunter2@nowhere.invalid/\nftp://user:hunter2@host/\nhttp://user:hunter2@:x/\nhttp://u:hunter2@[::/\n"
+        f"user:hunter2@{host}/x\n//user:hunter2@h/x\nhttp:/user:hunter2@h/\nhttp:user:hunter2@h/\n",
     )
     run = project.scrapy(
         "crawl",
@@ -158,7 +159,7 @@ def test_a_password_is_never_shown(project: Project, server: MockServer) -> None
         settings={"LOG_LEVEL": "DEBUG", "BATCHER_FIELDS": "final_url,status,headers"},
     )
     assert run.status == 0
-    assert run.stats["batcher/rows"] == 10
+    assert run.stats["batcher/rows"] == 14
     assert run.stats["batcher/outcomes/fetched"] == 2
     # "user:hunter2" in base64, as basic authentication has it
     assert server.control("look?path=/page/1")["headers"]["Authorization"] == "Basic dXNlcjpodW50ZXIy"
@@ -166,6 +167,17 @@ def test_a_password_is_never_shown(project: Project, server: MockServer) -> None
         assert "hunter2" not in text
         assert "hun/ter2" not in text
     assert {item["final_url"] for item in project.items()} == {server.url("page/1"), server.url("page/2")}
+
+
+def test_a_failures_file_on_stdin_s_own_file(project: Project) -> None:
+    """A failures file that is the list on stdin is refused, and the list is left as it is."""
+    path = project.write("list.txt", "http://127.0.0.1:1/\n")
+    with path.open("rb") as stdin:
+        process = project.popen("crawl", "batch", "-a", "urls=-", "-a", "failures=list.txt", stdin=stdin)
+        _, log = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert b"the failures file list.txt is the list itself" in log
+    assert path.read_text() == "http://127.0.0.1:1/\n"
 
 
 def test_the_failures_file_is_a_list(project: Project, server: MockServer) -> None:
@@ -246,9 +258,12 @@ def test_interrupted_once(project: Project, server: MockServer, interrupted) -> 
 
 def test_interrupted_twice(interrupted) -> None:
     """After a second Ctrl-C the process ends at once, whatever is in flight."""
-    process, _, _ = interrupted
+    process, log, reader = interrupted
     process.send_signal(signal.SIGINT)
-    process.wait(60)
+    assert process.wait(60) == 0
+    reader.join()
+    assert any("twice, forcing unclean shutdown" in line for line in log)
+    assert not any("Spider closed" in line for line in log)
 
 
 def test_interrupted_while_stdin_is_silent(project: Project, server: MockServer) -> None:

@@ -5,6 +5,7 @@ tests/test_reactors.py runs this file once more on another reactor than asyncio'
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 import logging
@@ -21,7 +22,8 @@ from scrapy.core.engine import ExecutionEngine
 from scrapy.exceptions import CloseSpider, DropItem, IgnoreRequest
 from scrapy.utils.asyncio import sleep
 from scrapy.utils.defer import deferred_from_coro
-from twisted.internet.defer import Deferred
+from scrapy.utils.reactor import is_asyncio_reactor_installed
+from twisted.internet.defer import CancelledError, Deferred
 
 from scrapy_batcher import BatchSpider, StartError, Totals
 from scrapy_batcher.failures import FailuresFile
@@ -129,7 +131,7 @@ async def test_one_outcome_each(server: MockServer, urls, caplog) -> None:
     settings = {
         "ITEM_PIPELINES": {Pipeline: 1},
         "DOWNLOADER_MIDDLEWARES": {Filter: 10},
-        "DOWNLOAD_TIMEOUT": 1,
+        "DOWNLOAD_TIMEOUT": 2,
         "DOWNLOAD_MAXSIZE": 4000,
     }
     path = urls(
@@ -233,6 +235,67 @@ async def test_further_requests(server: MockServer, urls) -> None:
     assert crawler.totals.fetched == 30
     assert crawler.stats.get_value("item_scraped_count") == 30
     assert server.peak() <= 4
+
+
+@ensureDeferred
+async def test_further_requests_do_not_wait_for_the_poll(server: MockServer, urls, monkeypatch) -> None:
+    """Workers that wait because Scrapy is full of further requests go on as soon as it has room."""
+    monkeypatch.setattr("scrapy_batcher.cooperator._POLL", 3600.0)
+
+    class Follows(BatchSpider):
+        def parse(self, response):
+            for n in range(3):
+                yield response.follow(f"/page/next-{n}", callback=self.parse_next, dont_filter=True)
+
+        def parse_next(self, response):
+            yield {"next": response.url}
+
+    crawler = await run(Follows, urls(*(server.url(f"page/{n}") for n in range(20))), {"CONCURRENT_REQUESTS": 2})
+    assert crawler.totals.fetched == 20
+    assert crawler.stats.get_value("item_scraped_count") == 60
+
+
+@ensureDeferred
+async def test_failures_of_a_copy_are_not_the_job_s(server: MockServer, urls) -> None:
+    """A copy of its request that a callback yields fails for itself, while the job is still in the pipelines."""
+
+    class Copies(BatchSpider):
+        def parse(self, response):
+            yield response.request.replace(
+                url="http://127.0.0.1:1/", dont_filter=True, meta={**response.meta, "dont_retry": 1}
+            )
+            yield {"page": "one"}
+
+    class WaitsForTheFailure:
+        def __init__(self, crawler) -> None:
+            self.crawler = crawler
+
+        @classmethod
+        def from_crawler(cls, crawler):
+            return cls(crawler)
+
+        async def process_item(self, item):
+            while not self.crawler.stats.get_value("downloader/exception_count"):
+                await sleep(0.01)
+            await sleep(0.1)
+            return item
+
+    crawler = await run(Copies, urls(server.url("page/1")), {"ITEM_PIPELINES": {WaitsForTheFailure: 1}})
+    assert crawler.totals.outcomes == {"fetched": 1}
+
+
+@ensureDeferred
+async def test_a_cancelled_download(server: MockServer, urls) -> None:
+    """A download that somebody cancels fails its target, and no other; its worker goes on."""
+
+    class Cancels:
+        async def process_request(self, request):
+            if "cancelled" in request.url:
+                raise (asyncio.CancelledError if is_asyncio_reactor_installed() else CancelledError)
+
+    pages = [server.url(f"page/{'cancelled' if n % 5 == 0 else n}") for n in range(20)]
+    crawler = await run(BatchSpider, urls(*pages), {"CONCURRENT_REQUESTS": 2, "DOWNLOADER_MIDDLEWARES": {Cancels: 10}})
+    assert crawler.totals.outcomes == {"fetched": 16, "failed/other": 4}
 
 
 @ensureDeferred
@@ -472,6 +535,9 @@ async def test_refused(urls, tmp_path, server: MockServer) -> None:
         ({"BATCHER_FIELDS": ["stauts"]}, {"urls": path}, "BATCHER_FIELDS has 'stauts'"),
         ({}, {"urls": path, "failures": path}, "is the list itself"),
         ({}, {"urls": path, "failures": str(tmp_path / "no" / "f.jsonl")}, "cannot be written"),
+        ({}, {"urls": path, "failures": "/dev/full"}, "/dev/full cannot be written: it is not a file"),
+        ({"FEEDS": {path: {"format": "jsonl"}}}, {"urls": path}, "is the list itself, which it would spoil"),
+        ({"FEEDS": {"f": {"format": "jsonl"}}}, {"urls": path, "failures": "f"}, "f is a feed too"),
     ):
         with pytest.raises(StartError) as error:
             await crawl(BatchSpider, settings=settings, **kwargs)

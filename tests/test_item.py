@@ -48,7 +48,7 @@ def exported(exporter, *items) -> str:
         (TextResponse(URL), "", False),
         (Response(URL), "", True),
     ],
-    ids=["utf-8", "latin-1", "as the page says", "broken utf-8", "binary called text", "utf-16", "binary", "empty text", "empty binary"],
+    ids=["utf-8", "latin-1", "as it says", "broken utf-8", "NUL", "utf-16", "binary", "empty text", "empty binary"],
 )  # fmt: skip
 def test_content(response, content, is_base64):
     """Content is the text as Scrapy decodes it, or base64 and says so; length is in bytes of the body."""

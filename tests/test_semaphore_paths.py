@@ -345,13 +345,20 @@ async def test_download_slots(server: MockServer) -> None:
     class Slots(Pages):
         async def start(self):
             for number, url in enumerate(self.urls):
-                meta = {"download_slot": "api"} if number % 2 else {}
+                meta = {"download_slot": ("api", "mine")[number % 2]} if url.startswith("http://127.0.1") else {}
                 yield scrapy.Request(url, errback=self.on_error, dont_filter=True, meta=meta)
 
-    settings = limits(16, 16, DOWNLOAD_SLOTS={"127.0.0.1": {"concurrency": 2}, "api": {"concurrency": 1}, "x": {}})
-    crawler = await crawl(Slots, [server.url(f"page/{n}?delay=0.02") for n in range(16)], settings=settings)
-    assert crawler.spider.statuses == [200] * 16
-    assert server.peak() <= 3
+    # 2 of 127.0.0.1; of eight other hosts together 1 by the slot "api", and 3 by "mine", the default.
+    settings = limits(16, 3, DOWNLOAD_SLOTS={"127.0.0.1": {"concurrency": 2}, "api": {"concurrency": 1}, "x": {}})
+    urls = [server.url(f"page/{n}?gate=slots", f"127.0.1.{n}" if n else "127.0.0.1") for n in range(9)]
+    crawler = make_crawler(Slots, **settings)
+    done = crawler.crawl(urls + [urls[0]] * 3)
+    await until(lambda: crawler.crawling and crawler.spider and server.control()["in_flight"].get("*") == 6)
+    await until(lambda: sum(s.waiting for s in semaphore_of(crawler).statistics().values()) == 6)
+    server.control("open?gate=slots")
+    await done
+    assert crawler.spider.statuses == [200] * 12
+    assert server.peak() == 6
     assert_all_given_back(crawler)
 
 

@@ -219,12 +219,10 @@ class CooperatorExtension:
         result: Response | Failure
         try:
             result = await self._engine.download(job.request)
-        except asyncio.CancelledError:
-            if self._engine.closing:  # the process is being ended
-                raise
-            result = Failure()  # type: ignore[no-untyped-call]
-        except Exception:  # noqa: BLE001 - whatever it is, the errback and the outcome are for it
-            result = Failure()  # type: ignore[no-untyped-call]
+        except (Exception, asyncio.CancelledError) as e:
+            if isinstance(e, asyncio.CancelledError) and self._engine.closing:
+                raise  # the process is being ended
+            result = Failure()  # type: ignore[no-untyped-call]  # whatever it is, errback and outcome are for it
         job.downloaded(result)
         self._scraping[result] = job
         try:

@@ -50,7 +50,7 @@ class Ledger:
     """The book of one batch, in SQLite's own temporary database: a file without a name, deleted when it is closed.
 
     `claim`, `settle` and `see` take microseconds, a `load` of a slice of rows a few milliseconds, however long the list
-    is; a `tally` counts through an index, a few seconds for a hundred million targets.
+    is; a `tally` counts through an index, so it takes longer the longer the list.
 
     :raises sqlite3.Error: from every method, when the disk is full or cannot be written
     """

@@ -20,7 +20,7 @@ from scrapy.exceptions import (
     StopDownload,
     UnsupportedURLSchemeError,
 )
-from scrapy.http import Request, Response
+from scrapy.http import Request
 from scrapy.spidermiddlewares.httperror import HttpError
 from scrapy.utils.response import response_status_message
 from service_identity import VerificationError
@@ -130,16 +130,6 @@ def exception_of(failure: Failure) -> BaseException:
     """What *failure* was made of."""
     assert failure.value is not None
     return failure.value
-
-
-def last_request(failure: Failure) -> Request:
-    """The request that *failure*, as an errback receives it, stands for."""
-    if isinstance(failure.value, HttpError):
-        response: Response = failure.value.response
-        if response.request is not None:
-            return response.request
-    request: Request = failure.request  # type: ignore[attr-defined]  # Scrapy puts it there for the errback
-    return request
 
 
 def _name_of(exception: BaseException) -> str:

@@ -22,7 +22,7 @@ from scrapy_batcher.config import Config, ConfigError
 from scrapy_batcher.cooperator import TARGET_KEY, CooperatorExtension
 from scrapy_batcher.errors import refuse
 from scrapy_batcher.item import make_item
-from scrapy_batcher.outcome import Outcome, attempts_of, error_text, exception_of, last_request, outcome_of, refusal
+from scrapy_batcher.outcome import Outcome, attempts_of, error_text, exception_of, outcome_of, refusal
 from scrapy_batcher.rows import Target
 from scrapy_batcher.sources import Source, SourceError
 
@@ -118,7 +118,7 @@ class BatchSpider(scrapy.Spider):
         ``failure.value`` is the exception; ``failure.request.meta["batcher_target"]`` the target. Whatever this
         returns, the outcome is counted and recorded.
         """
-        request = last_request(failure)
+        request: Request = failure.request  # type: ignore[attr-defined]  # the last one made for the target
         exception = exception_of(failure)
         outcome = outcome_of(exception)
         self.logger.warning(

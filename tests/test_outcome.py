@@ -36,7 +36,7 @@ from twisted.python.failure import Failure
 from twisted.web._newclient import ParseError, RequestTransmissionFailed, ResponseFailed, ResponseNeverReceived
 from twisted.web.error import SchemeNotSupported
 
-from scrapy_batcher.outcome import Outcome, attempts_of, error_text, last_request, outcome_of
+from scrapy_batcher.outcome import Outcome, attempts_of, error_text, outcome_of
 from scrapy_batcher.redact import one_line, redact
 from scrapy_batcher.rows import Target
 
@@ -245,17 +245,6 @@ def test_attempts_are_the_first_and_the_retries():
     """A request that was never retried was tried once."""
     assert attempts_of(Request(URL)) == 1
     assert attempts_of(Request(URL, meta={"retry_times": 2})) == 3
-
-
-def test_the_last_request_is_the_one_that_a_retry_or_redirect_made():
-    """An errback learns of the last request from the response, or else from the failure."""
-    first, last = Request(URL), Request(URL + "/2")
-    failure = Failure(HttpError(Response(URL, status=404, request=last), "no"))
-    failure.request = first
-    assert last_request(failure) is last
-    failure = Failure(ValueError())
-    failure.request = first
-    assert last_request(failure) is first
 
 
 # -- redact ------------------------------------------------------------------------------------------------------------

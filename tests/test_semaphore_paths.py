@@ -11,7 +11,7 @@ import pytest
 import scrapy
 from pytest_twisted import ensureDeferred
 from scrapy.crawler import Crawler
-from scrapy.exceptions import CloseSpider, IgnoreRequest
+from scrapy.exceptions import IgnoreRequest
 from scrapy.http import HtmlResponse
 from scrapy.utils.asyncio import sleep
 from scrapy.utils.defer import deferred_from_coro, maybe_deferred_to_future
@@ -311,18 +311,22 @@ async def test_cancelled_download(server: MockServer) -> None:
     assert_all_given_back(crawler)
 
 
-class Closes(Pages):
-    def parse(self, response):
-        self.statuses.append(response.status)
-        raise CloseSpider("enough")
-
-
+@pytest.mark.parametrize("how", ["stop_async", "close_spider_async"])
 @ensureDeferred
-async def test_close_spider_with_waiters(server: MockServer) -> None:
-    """When the spider closes, those who wait for a permit get it, end, and the spider is closed."""
-    crawler = await crawl(Closes, [server.url(f"page/{n}") for n in range(20)], settings=limits(8, 1))
-    assert crawler.stats.get_value("finish_reason") == "enough"
-    assert 1 <= len(crawler.spider.statuses) <= 20
+async def test_closed_with_waiters(server: MockServer, how: str) -> None:
+    """When the spider closes (Ctrl-C, CloseSpider), those who wait for a permit get it, end, and it is closed."""
+    crawler = make_crawler(Pages, **limits(8, 1))
+    done = crawler.crawl([server.url(f"page/{n}?gate=close") for n in range(20)])
+    await until(lambda: crawler.crawling and crawler.spider and server.control()["in_flight"].get("*") == 1)
+    await until(lambda: waiting_for(semaphore_of(crawler)) == 7)
+    stop = crawler.stop_async() if how == "stop_async" else crawler.engine.close_spider_async(reason="enough")
+    stopped = deferred_from_coro(stop)
+    server.control("open?gate=close")
+    await stopped
+    await done
+    assert crawler.spider.statuses == [200] * 8
+    assert server.peak() == 1
+    assert crawler.stats.get_value("finish_reason") == ("shutdown" if how == "stop_async" else "enough")
     assert_all_given_back(crawler)
 
 

@@ -150,7 +150,7 @@ def rounds(runs: int, cases: Sequence[Any]) -> Iterator[Any]:
 
 def spread(values: Sequence[float], digits: int) -> str:
     """The median of *values*, and how far they lie apart."""
-    return f"{median(values):.{digits}f} ({min(values):.{digits}f}–{max(values):.{digits}f})"  # noqa: RUF001
+    return f"{median(values):.{digits}f} ({min(values):.{digits}f}–{max(values):.{digits}f})"  # noqa: RUF001 - a dash for a range
 
 
 def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

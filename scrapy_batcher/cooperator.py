@@ -222,7 +222,8 @@ class CooperatorExtension:
         except (Exception, asyncio.CancelledError) as e:
             if isinstance(e, asyncio.CancelledError) and self._engine.closing:
                 raise  # the process is being ended
-            result = Failure()  # type: ignore[no-untyped-call]  # whatever it is, errback and outcome are for it
+            # Whatever it is, the errback and the outcome are for it.
+            result = Failure()  # type: ignore[no-untyped-call]  # Twisted has no types there
         job.downloaded(result)
         self._scraping[result] = job
         try:
@@ -232,7 +233,8 @@ class CooperatorExtension:
 
     def _failed(self, id: int, errback: Any, failure: Failure) -> Any:
         # A copy of the request that the callback makes takes this errback along: its failures are not the job's.
-        if (job := self._jobs.get(id)) and job.request is failure.request:  # type: ignore[attr-defined]
+        request = failure.request  # type: ignore[attr-defined]  # Scrapy puts it there for the errback
+        if (job := self._jobs.get(id)) and job.request is request:
             job.failed(failure)
             job.told = errback is not None
         return errback(failure) if errback else failure

@@ -33,7 +33,7 @@ class BatchItem:
     def __eq__(self, other: object) -> bool:
         return type(other) is type(self) and vars(other) == vars(self)
 
-    __hash__ = None  # type: ignore[assignment]  # it can change
+    __hash__ = None  # type: ignore[assignment]  # how Python says unhashable: it can change
 
     def __repr__(self) -> str:
         # Scrapy logs every item at level DEBUG: without its content, and without a password.

@@ -23,7 +23,7 @@ def call_soon(function: Callable[[], object]) -> Cancellable:
         return asyncio.get_running_loop().call_soon(function)
     from twisted.internet import reactor  # noqa: PLC0415 - importing it installs it
 
-    delayed: Cancellable = cast("IReactorTime", reactor).callLater(0, function)  # type: ignore[arg-type]  # its self
+    delayed: Cancellable = cast("IReactorTime", reactor).callLater(0, function)  # type: ignore[arg-type]  # the interface has no self
     return delayed
 
 

@@ -64,7 +64,7 @@ class Records:
             number, data = next(self._lines)
         except StopIteration:
             return False
-        except Exception as e:  # noqa: BLE001 - raised later
+        except Exception as e:  # noqa: BLE001 - raised by __next__, after the lines read before it
             self._failure = e
             return False
         start = self._bytes

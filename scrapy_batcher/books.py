@@ -1,98 +1,246 @@
-"""The accounts of a batch: each outcome goes into the ledger, the stats, the log and the failures file, and adds up."""
+"""The accounts of a job: each outcome goes into the ledger, the stats, the log and the failures file, and adds up."""
 
 from __future__ import annotations
 
-import sqlite3
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from logging import LoggerAdapter
 from typing import Any
 
 from scrapy.statscollectors import StatsCollector
+from twisted.internet.defer import Deferred
 
+from scrapy_batcher.checkpoints import Checkpoints
 from scrapy_batcher.config import Config
+from scrapy_batcher.database import LedgerError
 from scrapy_batcher.failures import FailuresFile
-from scrapy_batcher.ledger import PENDING, Ledger
+from scrapy_batcher.ledger import PENDING, Ledger, Settlement
+from scrapy_batcher.lines import Mark
 from scrapy_batcher.outcome import FETCHED, Outcome, error_text, refusal
+from scrapy_batcher.output import Lines, Output
 from scrapy_batcher.progress import Totals, summary
 from scrapy_batcher.rows import Target
+from scrapy_batcher.sources import Source
+
+_SLICE = 500  # targets taken from the ledger at a time: a few milliseconds
 
 
 class Books:
-    """Opens a ledger, and is the only one that writes to it.
+    """What is known of the targets of one job, and written down of them.
 
     :param log: where every target that was not fetched, and the totals, are told
+    :param source: what the targets are read from
+    :param output: the feeds, if they are kept in step with the ledger
     :param failures: the failures file, if one is asked for
-    :raises OSError, sqlite3.Error: from every method, when the ledger or the failures file cannot be written
+    :param files: closes what is open for this
     """
 
     def __init__(
-        self, config: Config, stats: StatsCollector, log: LoggerAdapter[Any], failures: FailuresFile | None
+        self,
+        config: Config,
+        stats: StatsCollector,
+        log: LoggerAdapter[Any],
+        ledger: Ledger,
+        output: Output | None,
+        failures: FailuresFile | None,
+        source: Source,
+        files: ExitStack,
     ) -> None:
         self._config = config
         self._stats = stats
         self._log = log
+        self._ledger = ledger
+        self._output = output
         self._failures = failures
-        self._counts: Counter[str] = Counter()  # outcomes, counted here to check the ledger's own count against
-        self._read = 0
+        self._source = source
+        self._files = files
+        self._checkpoints = Checkpoints(
+            ledger, output, failures, source, config.checkpoint_targets, config.checkpoint_seconds
+        )
+        # What the ledger will say after the next checkpoint; its own count is checked against it.
+        tally = ledger.tally()
+        self._read = sum(tally.values())
+        self._counts = Counter({name: count for name, count in tally.items() if name != PENDING})
+        self._fetched_before = self._counts[FETCHED]
         self._bytes = 0
-        if failures:
-            failures.start()
-        self._ledger = Ledger()
+        for name, count in self._counts.items():
+            stats.set_value(f"batcher/outcomes/{name}", count)
+
+    @property
+    def pending(self) -> int:
+        """Targets without an outcome."""
+        return self._read - self._counts.total()
+
+    @property
+    def crowded(self) -> bool:
+        """Whether nothing more may be claimed until `entered` fires."""
+        return self._checkpoints.crowded
+
+    def entered(self) -> Deferred[None]:
+        """Fires when the checkpoint that is under way is over."""
+        return self._checkpoints.over()
+
+    @property
+    def error(self) -> Exception | None:
+        """Why nothing can be written down any more."""
+        return self._checkpoints.error
+
+    def fail(self, error: Exception) -> None:
+        """Write nothing down any more, because of *error*."""
+        self._checkpoints.fail(error)
+
+    # -- the targets -----------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Tell where an earlier run has left the job, and begin to make checkpoints."""
+        if self._read:
+            self._log.info(
+                "Going on: %s of %s targets are done (%s fetched), %s are to come%s",
+                *(f"{n:,}" for n in (self._counts.total(), self._read, self._fetched_before, self.pending)),
+                "" if self._ledger.complete else ", and what the list has behind them",
+            )
+        self._checkpoints.start()
+
+    def load(self, rows: list[tuple[Target, Mark]]) -> None:
+        """Enter the targets of *rows*, those that are not even tried with their outcome.
+
+        :param rows: each with how far the list was read to have it
+        """
+        judged = [(target, refusal(target, self._config)) for target, _ in rows]
+        self._ledger.load(judged, rows[-1][1])
+        self._read += len(rows)
+        for target, outcome in judged:
+            if outcome:
+                self._tell(target, outcome, 0)
+
+    def list_ended(self) -> None:
+        """Enter that the list was read to its end, if it was."""
+        if not (self._source.spool and self._source.spool.is_all):
+            self._ledger.complete_list()
+        elif not self._ledger.complete:
+            self._log.warning(
+                "There was nothing on stdin, and an earlier run did not read it to its end: give it the same list again"
+            )
 
     def claim(self) -> Target | None:
-        """The next target to be worked on, ``None`` when none is pending."""
+        """The next target to be worked on, ``None`` when none is there."""
         return self._ledger.claim()
 
-    def see(self, fingerprint: bytes) -> bool:
-        """Remember the request with *fingerprint*; whether it is new."""
-        return self._ledger.see(fingerprint)
+    def see(self, fingerprint: bytes, target: Target) -> bool:
+        """Remember the request with *fingerprint*; whether *target* is the first to make it."""
+        return self._ledger.see(fingerprint, target.id)
 
-    def load(self, targets: list[Target]) -> None:
-        """Enter *targets*; those that are not even tried are settled at once."""
-        self._read += len(targets)
-        self._ledger.load(targets)
-        for target in targets:
-            if outcome := refusal(target, self._config):
-                self.settle(target, outcome)
+    def take_lines(self) -> tuple[Lines, bool]:
+        """What the item that was just exported became, and whether that is all of it."""
+        return self._output.take() if self._output else ([], True)
 
-    def settle(self, target: Target, outcome: Outcome, attempts: int = 0, *, size: int = 0, told: bool = False) -> None:
-        """Enter what became of *target*.
+    def append(self, lines: Lines) -> None:
+        """Put *lines*, of an item that belongs to no target, into the feeds."""
+        if self._output:
+            self._output.append(lines)
+
+    def settle(
+        self,
+        target: Target,
+        outcome: Outcome,
+        attempts: int = 0,
+        *,
+        lines: Lines | None = None,
+        size: int = 0,
+        told: bool = False,
+    ) -> None:
+        """Put down what became of *target*.
 
         :param attempts: how often it was tried
+        :param lines: what its items became in the feeds
         :param size: bytes in the body of its last response
         :param told: whether it is in the log already
+        :raises OSError: when a feed or the failures file cannot be written, then and ever after
         """
-        self._ledger.settle(target, outcome, attempts)
-        self._counts[outcome.name] += 1
-        self._stats.inc_value(f"batcher/outcomes/{outcome.name}")
+        self.append(lines or [])
         if outcome.name == FETCHED:
             self._bytes += size
-            return
-        if not told:
-            self._log.warning(outcome.describe(target, attempts))
-        if self._failures:
-            self._failures.write(target, outcome, attempts)
+        self._tell(target, outcome, attempts, told=told)
+        self._checkpoints.add(Settlement(target.id, outcome, attempts))
 
-    def close(self, seconds: float, error: str | None) -> Totals:
-        """Close the ledger and the failures file, and tell the totals.
+    def _tell(self, target: Target, outcome: Outcome, attempts: int, *, told: bool = False) -> None:
+        if outcome.name != FETCHED:
+            if self._failures:
+                self._failures.write(target, outcome, attempts)
+            if not told:
+                self._log.warning(outcome.describe(target, attempts))
+        self._count(outcome.name, 1)
 
-        :param seconds: how long the batch took
-        :param error: why it was not worked through to its end
+    def take_up(self, outcomes: Iterable[str]) -> Iterator[None]:
+        """Make targets pending once more, a slice at a step. To be called when nothing is pending, after a checkpoint.
+
+        :param outcomes: those that ended in one of these; ``failed`` stands for all that begin with it
         """
-        tally: Mapping[str, int] = {**self._counts, PENDING: self._read - self._counts.total()}
+        wanted = tuple(outcomes)
+        taken = 0
+        for name in sorted(self._counts):
+            if any(name == prefix or name.startswith(f"{prefix}/") for prefix in wanted):
+                last = 0
+                while ids := self._ledger.take_up(name, last, _SLICE):
+                    last = ids[-1]
+                    taken += len(ids)
+                    self._count(name, -len(ids))
+                    yield
+        self._log.info("Trying %s targets again that ended as %s", f"{taken:,}", ", ".join(wanted))
+
+    def _count(self, name: str, number: int) -> None:
+        self._counts[name] += number
+        self._stats.inc_value(f"batcher/outcomes/{name}", number)
+
+    # -- the files -------------------------------------------------------------------------------------------
+
+    def restore_failures(self) -> Iterator[None]:
+        """Make the failures file what the ledger says, a slice at a step. To be called right after a checkpoint."""
+        if self._failures:
+            self._failures.clear()
+            for failures in self._ledger.failures(_SLICE):
+                for failure in failures:
+                    self._failures.write(*failure)
+                yield
+
+    async def checkpoint(self) -> None:
+        """Enter all that is settled into the ledger; what goes wrong then is the `error`."""
+        await self._checkpoints.make()
+
+    async def close(self, seconds: float, error: str | None) -> Totals:
+        """Make the last checkpoint, and tell the totals.
+
+        :param seconds: how long this run took
+        :param error: why the list was not worked through to its end
+        """
+        await self.checkpoint()
+        tally: Mapping[str, int] = {**self._counts, PENDING: self.pending}
         try:
             tally = self._ledger.tally()
-            self._ledger.close()
-            if self._failures:
-                self._failures.close()
-        except (OSError, sqlite3.Error) as e:
-            error = error or error_text(e)
-        totals = Totals.from_tally(tally, read=self._read, bytes=self._bytes, seconds=seconds, error=error)
+        except LedgerError as e:
+            self.fail(e)
+        if self.error:
+            error = error or error_text(self.error)
+        totals = Totals.from_tally(
+            tally,
+            read=self._read,
+            fetched_before=self._fetched_before,
+            bytes=self._bytes,
+            seconds=seconds,
+            error=error,
+        )
         self._stats.set_value("batcher/rows", totals.read)
         self._stats.set_value("batcher/pending", totals.pending)
         self._stats.set_value("batcher/bytes", totals.bytes)
         (self._log.error if error else self._log.info)(summary(totals))
-        if not totals.adds_up or totals.outcomes != self._counts:
+        if error and self._config.jobdir:
+            self._log.info("Nothing of it is lost: once that is mended, the same command goes on from here")
+        if not totals.adds_up or (not self.error and totals.outcomes != +self._counts):
             self._log.error("The sum does not hold: the ledger has %s, its writer %s", totals, dict(self._counts))
         return totals
+
+    async def shut(self) -> None:
+        """Let go of the job, when Scrapy has closed the feeds."""
+        await self._checkpoints.stop()
+        self._files.close()

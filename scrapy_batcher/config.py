@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -24,6 +25,8 @@ _NAMES = (
     "BATCHER_SCHEMES",
     "BATCHER_SKIP_DUPLICATES",
     "BATCHER_FAILURES",
+    "BATCHER_CHECKPOINT_TARGETS",
+    "BATCHER_CHECKPOINT_SECONDS",
 )
 
 
@@ -41,6 +44,9 @@ class Config:
     :param schemes: ``BATCHER_SCHEMES``: URL schemes that are fetched, in lower case
     :param skip_duplicates: ``BATCHER_SKIP_DUPLICATES``: whether a request seen before is ``skipped/duplicate``
     :param failures: ``BATCHER_FAILURES``: path of the failures file, ``None`` for none
+    :param checkpoint_targets: ``BATCHER_CHECKPOINT_TARGETS``: outcomes after which they are entered into the ledger
+    :param checkpoint_seconds: ``BATCHER_CHECKPOINT_SECONDS``: seconds after which they are, however many
+    :param jobdir: ``JOBDIR``: the directory of a job that can be resumed, ``None`` for none
     :param concurrency: ``CONCURRENT_REQUESTS``: downloads in flight in all, 0 for no limit
     :param host_concurrency: ``CONCURRENT_REQUESTS_PER_DOMAIN``: downloads in flight per host
     :param slot_concurrency: the ``concurrency`` entries of ``DOWNLOAD_SLOTS``, by slot name
@@ -53,6 +59,9 @@ class Config:
     schemes: frozenset[str] = frozenset({"http", "https"})
     skip_duplicates: bool = False
     failures: str | None = None
+    checkpoint_targets: int = 1000
+    checkpoint_seconds: float = 1.0
+    jobdir: str | None = None
     concurrency: int = 16
     host_concurrency: int = 8
     slot_concurrency: Mapping[str, int] = field(default_factory=dict)
@@ -72,6 +81,9 @@ class Config:
             schemes=_schemes(settings, cls.schemes),
             skip_duplicates=_boolean(settings, "BATCHER_SKIP_DUPLICATES", cls.skip_duplicates),
             failures=_path(settings, "BATCHER_FAILURES"),
+            checkpoint_targets=_whole(settings, "BATCHER_CHECKPOINT_TARGETS", cls.checkpoint_targets, 1),
+            checkpoint_seconds=_seconds(settings, "BATCHER_CHECKPOINT_SECONDS", cls.checkpoint_seconds),
+            jobdir=_path(settings, "JOBDIR"),
             concurrency=_whole(settings, "CONCURRENT_REQUESTS", cls.concurrency, NO_LIMIT),
             host_concurrency=_whole(settings, "CONCURRENT_REQUESTS_PER_DOMAIN", cls.host_concurrency, 1),
             slot_concurrency=_slot_concurrency(settings),
@@ -108,6 +120,17 @@ def _whole_number(name: str, value: Any, least: int) -> int:
     if number < least:
         raise ConfigError(f"{name} must be at least {least}, not {value!r}")
     return number
+
+
+def _seconds(settings: BaseSettings, name: str, default: float) -> float:
+    value = settings.get(name, default)
+    try:
+        seconds = float(value)
+    except (TypeError, ValueError):
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise ConfigError(f"{name} must be a number of seconds above 0, not {value!r}")
+    return seconds
 
 
 def _path(settings: BaseSettings, name: str) -> str | None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import errno
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +18,20 @@ from scrapy_batcher.rows import Target
 class FailuresFile:
     """Writes the failures file at *path*.
 
-    :raises OSError: at once and later, when it cannot be written
+    :raises OSError: at once and later, when it cannot be written; it names the file
     """
 
     def __init__(self, path: str) -> None:
         if Path(path).exists() and not Path(path).is_file():
-            raise OSError(errno.EINVAL, "it is not a file")
+            raise OSError(errno.EINVAL, "it is not a file", path)
+        self._path = path
         # For appending: what an earlier batch wrote is there until this one starts.
         self._file = Path(path).open("a", encoding="utf-8")  # noqa: SIM115 - closed by close()
 
-    def start(self) -> None:
-        """Drop what an earlier batch wrote."""
-        self._file.truncate(0)
+    def clear(self) -> None:
+        """Drop what is there."""
+        with self._naming():
+            self._file.truncate(0)
 
     def write(self, target: Target, outcome: Outcome, attempts: int) -> None:
         """Add the line of *target*. Its keys are `rows.FAILURE_KEYS`; a password in a URL of its row is left out."""
@@ -39,10 +44,28 @@ class FailuresFile:
             "error": outcome.error,
             "attempts": attempts,
         }
-        self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        with self._naming():
+            self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+    def flush(self) -> None:
+        with self._naming():
+            self._file.flush()
+
+    def sync(self) -> None:
+        """Wait until the disk has what was flushed. Other threads may call this."""
+        with self._naming():
+            os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        self._file.close()
+        with self._naming():
+            self._file.close()
+
+    @contextmanager
+    def _naming(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as e:
+            raise OSError(e.errno, e.strerror, self._path) from e
 
 
 def _redacted(value: Any) -> Any:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from scrapy import Request
 from scrapy.http import Response
 from twisted.python.failure import Failure
 
 from scrapy_batcher.outcome import FETCHED, Outcome, attempts_of, error_text, exception_of, outcome_of
+from scrapy_batcher.output import Lines
 from scrapy_batcher.rows import Target
 
 
@@ -17,6 +18,7 @@ class Job:
     """A claimed target on its way through Scrapy.
 
     :param request: the last request made for it: its first, or the copy that a retry or a redirect made
+    :param lines: what its items became in the feeds; they are written when it is over
     :param told: whether the spider's errback was given the failure, so that it is in the log
     """
 
@@ -24,6 +26,7 @@ class Job:
     request: Request
     status: int | None = None
     bytes: int = 0
+    lines: Lines = field(default_factory=list)
     told: bool = False
     is_downloaded: bool = False
     _failure: Outcome | None = None  # the first thing that went wrong
@@ -62,5 +65,14 @@ class Job:
     def dropped(self, exception: BaseException) -> None:
         self._dropped = self._dropped or Outcome("skipped/dropped", self.status, error_text(exception))
 
-    def scraped(self) -> None:
+    def scraped(self, lines: Lines, is_whole: bool) -> None:
+        """An item is through the pipelines.
+
+        :param lines: what it became in the feeds
+        :param is_whole: whether it is in all of them; an exporter may have refused it
+        """
         self._scraped = True
+        if is_whole:
+            self.lines += lines
+        else:
+            self._failure = self._failure or Outcome("failed/feed", self.status, "an exporter could not write its item")

@@ -1,100 +1,225 @@
-"""Which targets there are, which are due, and what became of each: an SQLite database."""
+"""Which targets there are, which are due, and what became of each."""
 
 from __future__ import annotations
 
 import json
-import sqlite3
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
-from scrapy_batcher.outcome import Outcome
+from scrapy_batcher.database import Database
+from scrapy_batcher.lines import START, Mark, Place
+from scrapy_batcher.outcome import FETCHED, Outcome
 from scrapy_batcher.rows import Target
 
-PENDING = "pending"  # still to be fetched
-CLAIMED = "claimed"  # a worker has it
+PENDING = "pending"  # without an outcome
 
-# One column says where a target is: 'pending', 'claimed', or the name of its outcome. So the sum that must always
-# hold is one GROUP BY, and the index that answers it is the one that finds the next claim.
-_CREATE = """
-CREATE TABLE target (
-    id INTEGER PRIMARY KEY,
-    line INTEGER NOT NULL,
-    url TEXT NOT NULL,
-    columns TEXT,
-    state TEXT NOT NULL,
-    status INTEGER,
-    error TEXT,
-    attempts INTEGER NOT NULL DEFAULT 0
-);
-CREATE INDEX target_state ON target (state, id);
-CREATE TABLE seen (fingerprint BLOB PRIMARY KEY) WITHOUT ROWID;
-"""
+_AHEAD = 100  # targets that are looked up at a time
 
-_LOAD = "INSERT INTO target (id, line, url, columns, state) VALUES (?, ?, ?, ?, 'pending')"
+_OWNER = "SELECT spider, format, url_field FROM list"
 
-_CLAIM = """
-UPDATE target SET state = 'claimed'
-WHERE id = (SELECT id FROM target WHERE state = 'pending' ORDER BY id LIMIT 1)
-RETURNING id, line, url, columns
-"""
+_ENTER_OWNER = "INSERT INTO list (spider, format, url_field) VALUES (?, ?, ?)"
+
+_MARK = "SELECT targets, lines, length, crc FROM list"
+
+_ENTER_MARK = "UPDATE list SET targets = ?, lines = ?, length = ?, crc = ?, complete = 0"
+
+_COMPLETE = "SELECT complete FROM list WHERE complete = 1"
+
+_ENTER_COMPLETE = "UPDATE list SET complete = 1"
+
+_LOAD = "INSERT INTO target (id, line, url, columns, state, status, error) VALUES (?, ?, ?, ?, ?, ?, ?)"
+
+_LOOK_UP = "SELECT id, line, url, columns FROM target WHERE state = 'pending' AND id > ? ORDER BY id LIMIT ?"
 
 _SETTLE = """
-UPDATE target SET state = ?, status = ?, error = ?, attempts = ? WHERE id = ? AND state IN ('pending', 'claimed')
+UPDATE target SET state = ?, status = ?, error = ?, attempts = attempts + ? WHERE id = ? AND state = 'pending'
+"""
+
+_TAKE_UP = """
+UPDATE target SET state = 'pending', status = NULL, error = NULL
+WHERE id IN (SELECT id FROM target WHERE state = ? AND id > ? ORDER BY id LIMIT ?)
+RETURNING id
 """
 
 _TALLY = "SELECT state, count(*) FROM target GROUP BY state"
 
-_SEEN = "INSERT INTO seen (fingerprint) VALUES (?) ON CONFLICT DO NOTHING"
+_FAILURES = """
+SELECT id, line, url, columns, status, error, attempts FROM target WHERE state = ? AND id > ? ORDER BY id LIMIT ?
+"""
+
+_SEE = """
+INSERT INTO seen (fingerprint, id) VALUES (?, ?) ON CONFLICT (fingerprint) DO UPDATE SET id = seen.id RETURNING id
+"""
+
+_FEEDS = "SELECT path, length, header, closed FROM feed"
+
+_ENTER_FEED = """
+INSERT INTO feed (path, length, header, closed) VALUES (?, ?, ?, ?)
+ON CONFLICT (path) DO UPDATE SET length = excluded.length, header = excluded.header, closed = excluded.closed
+"""
+
+
+class Owner(NamedTuple):
+    """What a ledger belongs to: a spider, and how it reads its list."""
+
+    spider: str
+    format: str
+    url_field: str
+
+
+class Settlement(NamedTuple):
+    """What became of the target *id*, after *attempts* more downloads."""
+
+    id: int
+    outcome: Outcome
+    attempts: int
+
+
+class FeedState(NamedTuple):
+    """How much of a feed is settled.
+
+    :param length: bytes of its file
+    :param header: the columns in the header of a CSV file, if this job has written it
+    :param closed: whether nothing was written behind that; not while a batch runs, nor after one that was killed
+    """
+
+    length: int
+    header: list[str] | None = None
+    closed: bool = False
 
 
 class Ledger:
-    """The book of one batch, in SQLite's own temporary database: a file without a name, deleted when it is closed.
+    """The book of one job, in the file at *path*, or in a temporary one.
 
-    `claim`, `settle` and `see` take microseconds, a `load` of a slice of rows a few milliseconds, however long the list
-    is; a `tally` counts through an index, so it takes longer the longer the list.
+    `claim`, `see`, `settle` and `load` take microseconds for each target, however many there are; a `tally` counts
+    through an index, so it takes longer the longer the list.
 
-    :raises sqlite3.Error: from every method, when the disk is full or cannot be written
+    :raises LedgerError: from every method, when its file cannot be used
     """
 
-    def __init__(self) -> None:
-        self._db = sqlite3.connect("", isolation_level=None)
-        # It is never read after a crash: no waiting for the disk, and a journal only so that a load can be taken back.
-        self._db.execute("PRAGMA journal_mode = MEMORY")
-        self._db.execute("PRAGMA synchronous = OFF")
-        self._db.executescript(_CREATE)
+    def __init__(self, path: Path | None = None) -> None:
+        self._db = Database(path)
+        self._claimed: set[int] = set()  # pending targets that were given to a worker
+        self._next: deque[Target] = deque()  # pending targets that were looked up
+        self._last = 0  # the id up to which they were
+        self.sync = self._db.sync
+        self.close = self._db.close
 
-    def load(self, targets: Iterable[Target]) -> None:
-        """Enter *targets*, each with an id that is not in the ledger yet, as pending: all of them, or none."""
-        with self._db:
-            self._db.execute("BEGIN")
-            self._db.executemany(_LOAD, ((t.id, t.line, t.url, _to_json(t)) for t in targets))
+    # -- the list ----------------------------------------------------------------------------------------------
+
+    def belong(self, owner: Owner) -> Owner:
+        """What the ledger belongs to; that is *owner* when it is new."""
+        with self._db.transaction():
+            for earlier in self._db.execute(_OWNER):
+                return Owner(*earlier)
+            self._db.change(_ENTER_OWNER, owner)
+        return owner
+
+    @property
+    def mark(self) -> Mark:
+        """How far the list was read."""
+        for targets, *place in self._db.execute(_MARK):
+            return Mark(targets, Place(*place))
+        return START
+
+    @property
+    def complete(self) -> bool:
+        """Whether the list was read to its end, as it was then."""
+        return bool(self._db.execute(_COMPLETE))
+
+    def load(self, rows: Iterable[tuple[Target, Outcome | None]], mark: Mark) -> None:
+        """Enter *rows*, all of them or none: targets with an id that is not in the ledger yet.
+
+        :param rows: each as pending, or with the outcome of one that is not even tried
+        :param mark: how far the list was read, to behind the last of them
+        """
+        with self._db.transaction():
+            self._db.change_many(_LOAD, (_row(*row) for row in rows))
+            self._db.change(_ENTER_MARK, (mark.rows, *mark.place))
+
+    def complete_list(self) -> None:
+        """Enter that the list was read to its end."""
+        self._db.change(_ENTER_COMPLETE)
+
+    # -- the targets -------------------------------------------------------------------------------------------
 
     def claim(self) -> Target | None:
-        """The next pending target, which is then claimed; ``None`` when none is pending."""
-        # Read to its end, or the statement stays open and holds its changes back.
-        for id, line, url, columns in self._db.execute(_CLAIM).fetchall():
-            return Target(id, line, url, json.loads(columns) if columns else {})
-        return None
+        """The next pending target that is not claimed, which is so then; ``None`` when there is none."""
+        if not self._next:
+            self._look_up()
+        if not self._next:
+            return None
+        target = self._next.popleft()
+        self._claimed.add(target.id)
+        return target
 
-    def settle(self, target: Target, outcome: Outcome, attempts: int) -> None:
-        """Enter what became of *target*, after *attempts* downloads.
+    def settle(self, settlements: Sequence[Settlement], feeds: Mapping[str, FeedState]) -> None:
+        """Enter what became of targets, and how much of the feeds stands for them: all of it, or nothing.
 
-        :raises ValueError: when it is settled already, or not in the ledger
+        :raises ValueError: when one of them is settled already, or not in the ledger
         """
-        settled = self._db.execute(_SETTLE, (outcome.name, outcome.status, outcome.error, attempts, target.id))
-        if settled.rowcount != 1:
-            raise ValueError(f"target {target.id} cannot be settled as {outcome.name}: it is not pending or claimed")
+        with self._db.transaction():
+            for id, outcome, attempts in settlements:
+                values = (outcome.name, outcome.status, outcome.error, attempts, id)
+                if self._db.change(_SETTLE, values) != 1:
+                    raise ValueError(f"target {id} cannot be settled as {outcome.name}: it is not pending")
+            for path, (length, header, closed) in feeds.items():
+                self._db.change(_ENTER_FEED, (path, length, json.dumps(header) if header else None, closed))
+        self._claimed.difference_update(settlement.id for settlement in settlements)
+
+    def take_up(self, outcome: str, after: int, most: int) -> list[int]:
+        """Make at most *most* targets pending once more that ended in *outcome*, and have an id above *after*.
+
+        :returns: their ids, in order
+        """
+        ids = sorted(id for (id,) in self._db.execute(_TAKE_UP, (outcome, after, most)))
+        if ids:
+            # What is pending is looked up from the first of them on.
+            self._last = min(self._last, ids[0] - 1, *(target.id - 1 for target in self._next))
+            self._next.clear()
+        return ids
 
     def tally(self) -> dict[str, int]:
-        """How many targets there are in each state: `PENDING`, `CLAIMED`, and every outcome there is."""
-        return dict(self._db.execute(_TALLY).fetchall())
+        """How many targets there are in each state: `PENDING`, and every outcome there is."""
+        return dict(self._db.execute(_TALLY))
 
-    def see(self, fingerprint: bytes) -> bool:
-        """Remember *fingerprint*; whether it is new."""
-        return self._db.execute(_SEEN, (fingerprint,)).rowcount == 1
+    def failures(self, most: int) -> Iterator[list[tuple[Target, Outcome, int]]]:
+        """The targets that were not fetched, with outcome and attempts: at most *most* at a time."""
+        for state in sorted(self.tally().keys() - {PENDING, FETCHED}):
+            last = 0
+            while found := self._db.execute(_FAILURES, (state, last, most)):
+                last = found[-1][0]
+                yield [
+                    (_target(*target), Outcome(state, status, error), attempts)
+                    for *target, status, error, attempts in found
+                ]
 
-    def close(self) -> None:
-        self._db.close()
+    def see(self, fingerprint: bytes, id: int) -> bool:
+        """Remember that target *id* made the request with *fingerprint*; whether no other target made it before."""
+        return self._db.execute(_SEE, (fingerprint, id)) == [(id,)]
+
+    # -- the feeds ---------------------------------------------------------------------------------------------
+
+    def feeds(self) -> dict[str, FeedState]:
+        """The feeds that this job has written, by path."""
+        return {
+            path: FeedState(length, json.loads(header) if header else None, bool(closed))
+            for path, length, header, closed in self._db.execute(_FEEDS)
+        }
+
+    def _look_up(self) -> None:
+        while not self._next and (found := self._db.execute(_LOOK_UP, (self._last, _AHEAD))):
+            self._last = found[-1][0]
+            self._next.extend(_target(*row) for row in found if row[0] not in self._claimed)
 
 
-def _to_json(target: Target) -> str | None:
-    return json.dumps(target.columns) if target.columns else None
+def _row(target: Target, outcome: Outcome | None) -> tuple[Any, ...]:
+    columns = json.dumps(target.columns) if target.columns else None
+    state = (outcome.name, outcome.status, outcome.error) if outcome else (PENDING, None, None)
+    return target.id, target.line, target.url, columns, *state
+
+
+def _target(id: int, line: int, url: str, columns: str | None) -> Target:
+    return Target(id, line, url, json.loads(columns) if columns else {})

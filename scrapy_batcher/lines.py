@@ -1,9 +1,10 @@
-"""A stream becomes numbered lines, none of which is held in memory whole when it is too long."""
+"""A stream becomes numbered lines, no too long one held in memory whole; and a place among them is found again."""
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator
-from typing import IO, TypeAlias
+from typing import IO, NamedTuple, TypeAlias
 
 ROW_LIMIT = 64 * 1024  # bytes of one row; a longer one is invalid
 
@@ -11,18 +12,58 @@ ROW_LIMIT = 64 * 1024  # bytes of one row; a longer one is invalid
 #: of it.
 LINE_LIMIT = 8 * ROW_LIMIT
 
+_CHUNK = 1024 * 1024  # bytes that are skipped at a time
+
 Line: TypeAlias = "tuple[int, bytes | None]"
 """The number of a line, from 1, and its bytes with their end; ``None`` when it is longer than `LINE_LIMIT`."""
+
+
+class Place(NamedTuple):
+    """A place between two lines of a list, and what tells whether another list is the same up to there.
+
+    :param lines: lines before it
+    :param length: bytes before it, of the list as it is without its compression
+    :param crc: the CRC-32 of those bytes. It grows line by line and is checked a megabyte at a time, both at next to no
+        cost; it is to tell a list from another one, not from one that somebody forged
+    """
+
+    lines: int = 0
+    length: int = 0
+    crc: int = 0
+
+    def after(self, data: bytes) -> Place:
+        """The place behind *data*, which goes on with the line."""
+        return Place(self.lines, self.length + len(data), zlib.crc32(data, self.crc))
+
+
+class Mark(NamedTuple):
+    """How far a list was read: how many rows it gave, and the place behind the last of them."""
+
+    rows: int
+    place: Place
+
+
+START = Mark(0, Place())
+
+
+class ChangedError(Exception):
+    """The list is not the one that was read before; the message goes on from the list's name."""
 
 
 class Lines:
     """The lines of a binary stream, without the byte order mark.
 
-    :ivar read: how many were read
+    :ivar place: the place behind the last line that was read
+    :ivar mark: how far the rows go that were made of them; kept here by who makes them
+    :ivar skipped: whether `skip` left some out
     """
 
     def __init__(self, stream: IO[bytes]) -> None:
-        self.read = 0
+        self.place = Place()
+        self.mark = START
+        self.skipped = False
+        self._before = Place()  # the place before the last line that was read
+        self._last = b""  # that line
         self._stream = stream
         self._first: Line | None = None
 
@@ -39,17 +80,49 @@ class Lines:
         """Read the first line, so that what is wrong with the stream shows at once."""
         self._first = next(self, None)
 
+    def skip(self, mark: Mark) -> None:
+        """Go on to *mark*, where an earlier reading of the same lines ended.
+
+        :raises ChangedError: when it is not the same stream up to there, or the line there goes on
+        """
+        self._first, self.mark, self.skipped = None, mark, True
+        place, last, behind = self.place, self._last, b""
+        while place.length < mark.place.length:
+            last = self._stream.read(min(_CHUNK, mark.place.length - place.length))
+            if not last:
+                raise ChangedError(f"ends after {place.length:,} bytes, where {mark.place.length:,} were read before")
+            place = place.after(last)
+        if (
+            place.length > mark.place.length
+        ):  # the first line had no end then: what was read of it is more than was there
+            inside = mark.place.length - self._before.length
+            last, behind = last[:inside], last[inside:]
+            place = self._before.after(last)
+        elif not last.endswith(b"\n"):
+            behind = self._stream.readline(2)
+        if place.crc != mark.place.crc:
+            raise ChangedError(
+                f"has other text in its first {mark.place.lines:,} lines than when they were read before"
+            )
+        # The last line there was, if nothing ended it, may have got its end.
+        if behind not in (b"", b"\n", b"\r\n"):
+            raise ChangedError(f"has more on line {mark.place.lines:,} than when it was read before, as its last line")
+        self.place = place.after(behind)._replace(lines=mark.place.lines)
+
     def _next(self) -> Line:
         most = LINE_LIMIT + 2  # with \r\n
         data = part = self._stream.readline(most)
         if not data:
             raise StopIteration
+        self._before, self._last = self.place, data
+        place = self.place.after(part)
         while len(part) == most and not part.endswith(b"\n"):
             part = self._stream.readline(most)
-        self.read += 1
-        if self.read == 1:
+            place = place.after(part)
+        self.place = place._replace(lines=place.lines + 1)
+        if self.place.lines == 1:
             data = data.removeprefix(b"\xef\xbb\xbf")
-        return self.read, None if _longer_than(LINE_LIMIT, data) else data
+        return self.place.lines, None if _longer_than(LINE_LIMIT, data) else data
 
 
 def why_not_text(data: bytes | None, limit: int = ROW_LIMIT) -> str | None:

@@ -111,6 +111,18 @@ def refusal(target: Target, config: Config) -> Outcome | None:
     return None
 
 
+def outcome_names(text: str) -> tuple[str, ...]:
+    """The outcomes that *text* names, with commas between: ``failed`` or ``skipped`` for all such, or ``failed/why``.
+
+    :raises ValueError: when one of them is none, with a sentence
+    """
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    for name in names:
+        if name.partition("/")[0] not in ("failed", "skipped") or name.endswith("/"):
+            raise ValueError(f"{name!r} is no outcome to try again: name failed, or single ones as in failed/timeout")
+    return names
+
+
 def error_text(exception: BaseException) -> str:
     """*exception* as one line: its class and message, without passwords, cut at 500 characters."""
     # Twisted puts what went wrong on a connection into a list, which Scrapy shows as such: the last entry says it.

@@ -5,20 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from scrapy_batcher.ledger import CLAIMED, PENDING
+from scrapy_batcher.ledger import PENDING
 from scrapy_batcher.outcome import FETCHED
 
 
 @dataclass(frozen=True)
 class Totals:
-    """What became of a batch.
+    """What became of a batch, in all the runs that its job took.
 
     :param read: rows read from the list
     :param outcomes: how many targets ended in each outcome, by its name
     :param pending: targets that were read and have no outcome: the batch was closed before
-    :param bytes: bytes in the bodies of the fetched pages, after decompression
-    :param seconds: from the start of the batch to its end
+    :param bytes: bytes in the bodies of the pages that this run fetched, after decompression
+    :param seconds: from the start of this run to its end
     :param error: why the list was not read, or not worked through, to its end; ``None`` when it was
+    :param fetched_before: targets that earlier runs of the job have fetched
     """
 
     read: int
@@ -27,15 +28,23 @@ class Totals:
     bytes: int
     seconds: float
     error: str | None = None
+    fetched_before: int = 0
 
     @classmethod
     def from_tally(
-        cls, tally: Mapping[str, int], *, read: int, bytes: int, seconds: float, error: str | None
+        cls,
+        tally: Mapping[str, int],
+        *,
+        read: int,
+        bytes: int,
+        seconds: float,
+        error: str | None,
+        fetched_before: int = 0,
     ) -> Totals:
         """The totals from what the ledger counted (`Ledger.tally`)."""
-        names = sorted(tally.keys() - {PENDING, CLAIMED}, key=lambda name: (name != FETCHED, name))
+        names = sorted(tally.keys() - {PENDING}, key=lambda name: (name != FETCHED, name))
         outcomes = {name: tally[name] for name in names}
-        return cls(read, outcomes, tally.get(PENDING, 0) + tally.get(CLAIMED, 0), bytes, seconds, error)
+        return cls(read, outcomes, tally.get(PENDING, 0), bytes, seconds, error, fetched_before)
 
     @property
     def fetched(self) -> int:
@@ -60,13 +69,15 @@ class Totals:
 
 def summary(totals: Totals) -> str:
     """*totals* in a few lines, for the log."""
-    rate = totals.fetched / totals.seconds if totals.seconds else 0.0
+    fetched_now = totals.fetched - totals.fetched_before
+    rate = fetched_now / totals.seconds if totals.seconds else 0.0
     end = f"incomplete: {totals.error}" if totals.error else "closed early" if totals.pending else "finished"
     lines = [
         f"Batch {end}",
         f"{totals.read:>10,} read = {totals.fetched:,} fetched + {totals.failed:,} failed "
         f"+ {totals.skipped:,} skipped + {totals.pending:,} pending",
         *(f"{count:>10,} {name}" for name, count in totals.outcomes.items()),
-        f"{totals.seconds:>10,.2f} seconds, {rate:,.1f} pages per second, {totals.bytes:,} bytes",
+        f"{totals.seconds:>10,.2f} seconds, {rate:,.1f} pages per second, {totals.bytes:,} bytes"
+        + (f" (this run, which fetched {fetched_now:,})" if totals.fetched_before else ""),
     ]
     return "\n".join(lines)

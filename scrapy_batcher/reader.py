@@ -6,14 +6,16 @@ import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
+from typing import Generic, TypeVar
 
 from scrapy_batcher.loop import thread_safe_caller
-from scrapy_batcher.rows import Target
+
+Row = TypeVar("Row")
 
 AHEAD = 1000  # rows that may wait to be taken; bounds the memory, and the bursts in which the thread uses the processor
 
 
-class Reader:
+class Reader(Generic[Row]):
     """Reads *rows* ahead.
 
     The thread is a daemon: one that waits for a line on stdin must not keep the process from ending.
@@ -22,12 +24,12 @@ class Reader:
     :param on_rows: called in the event loop when there are rows, or the end, after `take` had none to give
     """
 
-    def __init__(self, rows: Iterable[Target], on_rows: Callable[[], object]) -> None:
+    def __init__(self, rows: Iterable[Row], on_rows: Callable[[], object]) -> None:
         self.error: Exception | None = None  # what broke the reading off
         self._rows = rows
         self._on_rows = on_rows
         self._call_in_loop = thread_safe_caller()
-        self._read: deque[Target] = deque()  # rows nobody took yet; the thread appends, the loop pops
+        self._read: deque[Row] = deque()  # rows nobody took yet; the thread appends, the loop pops
         self._room = threading.Semaphore(AHEAD)
         self._ended = False
         self._stopped = False
@@ -40,7 +42,7 @@ class Reader:
         # In this order: the thread's last row is there before it says that it has ended.
         return self._ended and not self._read
 
-    def take(self, most: int) -> list[Target]:
+    def take(self, most: int) -> list[Row]:
         """At most *most* rows that are there now, in order; when there are none, ``on_rows`` will be called."""
         self._somebody_waits = not self._read
         rows = [self._read.popleft() for _ in range(min(most, len(self._read)))]

@@ -10,7 +10,7 @@ from itertools import chain, islice
 from typing import Any, TypeAlias
 from urllib.parse import urlsplit
 
-from scrapy_batcher.lines import LINE_LIMIT, Lines, why_not_text
+from scrapy_batcher.lines import LINE_LIMIT, Lines, Mark, why_not_text
 from scrapy_batcher.redact import one_line, redact_url
 from scrapy_batcher.separated import Broken, Records
 
@@ -52,24 +52,30 @@ class MissingColumnError(Exception):
 
 
 class _Rows:
-    """Gives each row its place."""
+    """Gives each row its number, and marks in *lines* how far the rows go.
 
-    def __init__(self) -> None:
-        self._count = 0
+    :param read: what the rows are made of, and knows the place behind the last of them
+    """
+
+    def __init__(self, lines: Lines, read: Lines | Records) -> None:
+        self._lines = lines
+        self._read = read
 
     def target(self, line: int, url: str, columns: dict[str, Any]) -> Target:
         """The row on *line*, invalid when *url* is none."""
-        self._count += 1
-        return Target(self._count, line, url, columns, why_not_a_url(url))
+        return Target(self._next(), line, url, columns, why_not_a_url(url))
 
     def invalid(self, line: int, text: str | bytes | None, error: str, columns: dict[str, Any] | None = None) -> Target:
         """The row on *line*, which has something wrong with it."""
-        self._count += 1
         if isinstance(text, bytes):
             text = text.decode(errors="backslashreplace")
         # Redacted before it is cut, which may take away the @ that tells a password.
         shown = redact_url((text or "").strip())[:_INVALID_LENGTH].encode(errors="backslashreplace").decode()
-        return Target(self._count, line, shown, columns or {}, error)
+        return Target(self._next(), line, shown, columns or {}, error)
+
+    def _next(self) -> int:
+        self._lines.mark = Mark(self._lines.mark.rows + 1, self._read.place)
+        return self._lines.mark.rows
 
 
 def why_not_a_url(url: str) -> str | None:
@@ -98,7 +104,7 @@ RowParser: TypeAlias = Callable[[Lines, str], Iterator[Target]]
 
 
 def _text(lines: Lines, url_field: str) -> Iterator[Target]:
-    rows = _Rows()
+    rows = _Rows(lines, lines)
     for number, data in lines:
         if data and data.lstrip().startswith(b"#"):
             continue
@@ -109,11 +115,11 @@ def _text(lines: Lines, url_field: str) -> Iterator[Target]:
 
 
 def _json_lines(lines: Lines, url_field: str) -> Iterator[Target]:
-    rows = _Rows()
+    rows = _Rows(lines, lines)
     filled = ((number, data) for number, data in lines if data is None or data.strip())
     # The first row is read at once, so that a missing field shows at once.
     first = [_json_row(rows, *line, url_field, first=True) for line in islice(filled, 1)]
-    return chain(first, (_json_row(rows, *line, url_field) for line in filled))
+    return chain((row for row in first if not lines.skipped), (_json_row(rows, *line, url_field) for line in filled))
 
 
 def _json_row(rows: _Rows, number: int, data: bytes | None, url_field: str, first: bool = False) -> Target:
@@ -172,9 +178,9 @@ def _deeper_than(levels: int, value: Any) -> bool:
 
 def _separated(delimiter: str) -> RowParser:
     def parse(lines: Lines, url_field: str) -> Iterator[Target]:
-        rows = _Rows()
-        # A record without a filled cell is a blank line.
         records = Records(lines, delimiter)
+        rows = _Rows(lines, records)
+        # A record without a filled cell is a blank line.
         filled = ((n, cells) for n, cells in records if isinstance(cells, Broken) or any(map(str.strip, cells)))
         names: list[str] = []
         for _, header in islice(filled, 1):

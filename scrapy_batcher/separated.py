@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from scrapy_batcher.lines import ROW_LIMIT, Lines, why_not_text
+from scrapy_batcher.lines import ROW_LIMIT, Lines, Place, why_not_text
 
 UNCLOSED = "a quote in it is never closed"
 
@@ -30,13 +30,15 @@ class Records:
 
     A quote that is never closed spoils only its own line: the lines ahead, where its end was looked for, are then
     records of their own. Each line is looked at once for that, so that no number of such quotes takes quadratic time.
+
+    :ivar place: the place behind the last record
     """
 
     def __init__(self, lines: Lines, delimiter: str) -> None:
+        self.place = lines.place
         self._lines = lines
         self._delimiter = delimiter
         self._ahead: deque[_Line] = deque()  # read already, to find where a quote is closed
-        self._bytes = 0  # read so far
         self._open_to = 0  # the number of the last line known to leave a quote open that was open before
         self._failure: Exception | None = None  # what ended the lines; raised when those before it have been given
 
@@ -46,7 +48,7 @@ class Records:
     def __next__(self) -> Record:
         if not (self._ahead or self._read_ahead()):
             raise self._failure or StopIteration
-        first = self._ahead.popleft()
+        first = self._pop()
         try:
             cells = self._cells([first.text])
             if cells is None:
@@ -67,24 +69,28 @@ class Records:
         except Exception as e:  # noqa: BLE001 - raised by __next__, after the lines read before it
             self._failure = e
             return False
-        start = self._bytes
-        self._bytes += len(data or b"")
-        self._ahead.append(_Line(number, data, start, self._bytes))
+        self._ahead.append(_Line(number, data, self._lines.place))
         return True
+
+    def _pop(self) -> _Line:
+        line = self._ahead.popleft()
+        self.place = line.place
+        return line
 
     def _to_the_closing_quote(self, first: _Line) -> list[str]:
         """Take the lines after *first* up to the one that closes the quote it leaves open."""
-        place = max(0, self._open_to - first.number)
+        ahead = max(0, self._open_to - first.number)
+        start = first.place.length - len(first.data or b"")
         while True:
-            if place == len(self._ahead) and not self._read_ahead():
+            if ahead == len(self._ahead) and not self._read_ahead():
                 raise csv.Error(UNCLOSED)
-            last = self._ahead[place]
-            if last.end - first.start > ROW_LIMIT:
+            last = self._ahead[ahead]
+            if last.place.length - start > ROW_LIMIT:
                 raise csv.Error(f"longer than {ROW_LIMIT // 1024} KiB, or {UNCLOSED}")
             if self._closes(last):
-                return [self._ahead.popleft().text for _ in range(place + 1)]
+                return [self._pop().text for _ in range(ahead + 1)]
             self._open_to = last.number
-            place += 1
+            ahead += 1
 
     def _closes(self, line: _Line) -> bool:
         """Whether *line* closes a quote that is open before it, and with it the record."""
@@ -113,8 +119,7 @@ class Records:
 class _Line:
     number: int
     data: bytes | None
-    start: int  # in bytes from the start of the list
-    end: int
+    place: Place  # behind it
     closes: bool | None = None  # a quote that is open before it; None: not looked at
     breaks: bool = False  # a quote that is open before it, by what follows a quote in it
 

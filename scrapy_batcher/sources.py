@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Iterator
@@ -10,9 +11,10 @@ from pathlib import Path
 from typing import IO
 
 from scrapy_batcher.compression import COMPRESSIONS, READ_ERRORS, decompressed
-from scrapy_batcher.lines import Lines
+from scrapy_batcher.lines import START, ChangedError, Lines, Mark
 from scrapy_batcher.redact import one_line
 from scrapy_batcher.rows import PARSERS, MissingColumnError, Target
+from scrapy_batcher.spool import Spool
 
 STDIN = "-"
 
@@ -33,30 +35,61 @@ class Source:
         compressed; ``None`` takes it from the file's name
     :param url_field: the column that holds the URL (``txt`` has none)
     :raises SourceError: at once, for whatever can be known before the first row: an unreadable file, an unknown
-        format, a compression that is not what the name says, a missing column
+        format, a compression that is not what the name says, a missing column. Of stdin nothing is read before the
+        first row is asked for, so that nobody waits for who writes it
     """
 
     def __init__(self, location: str, format: str | None = None, url_field: str = "url") -> None:
         self.location = location
+        self.url_field = url_field
+        self.row_format, self._compression = _parse_format(location, format)
+        self.spool: Spool | None = None
+        self._start = START
         self._lines: Lines | None = None
-        row_format, compression = _parse_format(location, format)
         with ExitStack() as files, self._complaining():
-            raw = files.enter_context(_open(location))
-            self._stat = os.fstat(raw.fileno())
-            self._lines = Lines(files.enter_context(decompressed(raw, compression)))
+            self._raw = files.enter_context(_open(location))
+            self._stat = os.fstat(self._raw.fileno())
             if location != STDIN:
-                self._lines.peek()
-            self._rows = PARSERS[row_format](self._lines, url_field)
+                self._open()
             self._files = files.pop_all()
+
+    def resume(self, mark: Mark, spool: Path | None = None) -> None:
+        """Begin where an earlier reading of the same list ended.
+
+        :param mark: what `mark` was then
+        :param spool: the file in which stdin is kept, so that it can be resumed
+        :raises SourceError: when it is not the same list up to there; of stdin, when its first row is asked for
+        """
+        self._start = mark
+        if self.location == STDIN and spool:
+            with self._complaining():
+                self.spool = self._files.enter_context(Spool(self._raw, spool))
+                self._raw = io.BufferedReader(self.spool)
+        if self._lines and mark != START:
+            with self._complaining():
+                self._lines.skip(mark)
 
     def __iter__(self) -> Iterator[Target]:
         """The rows, in the order of the list.
 
         :raises SourceError: when the list breaks off; the rows before that have been given
         """
+        return (target for target, _ in self.marked())
+
+    def marked(self) -> Iterator[tuple[Target, Mark]]:
+        """The rows, each with how far the list was read to have it.
+
+        :raises SourceError: when the list breaks off; the rows before that have been given
+        """
         # Whoever iterates closes: a thread that waits for a line cannot have its file closed by another one.
         with self._files.pop_all(), self._complaining():
-            yield from self._rows
+            lines = self._lines
+            if not lines:
+                lines = self._open()
+                if self._start != START:
+                    lines.skip(self._start)
+            for target in self._rows:
+                yield target, lines.mark
 
     def is_file(self, path: str) -> bool:
         """Whether the list is the file at *path*, by whatever name, or as stdin."""
@@ -69,17 +102,25 @@ class Source:
     def __str__(self) -> str:
         return "stdin" if self.location == STDIN else self.location
 
+    def _open(self) -> Lines:
+        lines = self._lines = Lines(decompressed(self._raw, self._compression))
+        lines.peek()
+        self._rows = PARSERS[self.row_format](lines, self.url_field)
+        return lines
+
     @contextmanager
     def _complaining(self) -> Iterator[None]:
         try:
             yield
         except READ_ERRORS as e:
-            read = self._lines.read if self._lines else 0
+            read = self._lines.place.lines if self._lines else 0
             what = f"broke off after line {read}" if read else "cannot be read"
             why = (isinstance(e, OSError) and e.strerror) or str(e) or type(e).__name__
             raise SourceError(one_line(f"{self} {what}: {why}", _ERROR_LENGTH)) from e
         except MissingColumnError as e:
             raise SourceError(one_line(f"{self} {e}", _ERROR_LENGTH)) from e
+        except ChangedError as e:
+            raise SourceError(f"{self} {e}: give the list that this job was begun with, or another JOBDIR") from e
 
 
 def _open(location: str) -> IO[bytes]:

@@ -19,10 +19,11 @@ from w3lib.http import basic_auth_header
 
 from scrapy_batcher.addon import Addon
 from scrapy_batcher.config import Config, ConfigError
-from scrapy_batcher.cooperator import TARGET_KEY, CooperatorExtension
+from scrapy_batcher.cooperator import CooperatorExtension
 from scrapy_batcher.errors import refuse
 from scrapy_batcher.item import make_item
-from scrapy_batcher.outcome import Outcome, attempts_of, error_text, exception_of, outcome_of, refusal
+from scrapy_batcher.jobs import TARGET_KEY
+from scrapy_batcher.outcome import Outcome, attempts_of, error_text, exception_of, outcome_names, outcome_of, refusal
 from scrapy_batcher.rows import Target
 from scrapy_batcher.sources import Source, SourceError
 
@@ -36,6 +37,7 @@ class BatchSpider(scrapy.Spider):
     :param format: its format, as `Source` takes it; by default what the file's name says
     :param url_field: the column that holds the URL
     :param failures: path of the failures file; by default what ``BATCHER_FAILURES`` says
+    :param retry: outcomes that are tried again when the list is through: ``failed``, or ``failed/timeout,failed/dns``
     :raises StartError: when there is no list, or it cannot be read
     """
 
@@ -49,6 +51,7 @@ class BatchSpider(scrapy.Spider):
         format: str | None = None,
         url_field: str = "url",
         failures: str | None = None,
+        retry: str = "",
         **kwargs: Any,
     ) -> None:
         super().__init__(name, **kwargs)
@@ -57,8 +60,12 @@ class BatchSpider(scrapy.Spider):
         self.failures = failures
         try:
             self.source = Source(urls, format, url_field)
+            self.retry = outcome_names(retry)
         except SourceError as e:
             raise refuse(str(e)) from e
+        except ValueError as e:
+            self.source.close()
+            raise refuse(f"retry: {e}") from e
 
     @classmethod
     def from_crawler(cls, crawler: Crawler, *args: Any, **kwargs: Any) -> BatchSpider:

@@ -11,7 +11,8 @@ from scrapy.settings import Settings
 from scrapy.utils.reactor import is_asyncio_reactor_installed
 from twisted.internet.task import deferLater
 
-from scrapy_batcher import SemaphoreMiddleware
+from scrapy_batcher import BatchSpider, SemaphoreMiddleware, Totals
+from scrapy_batcher.signals import batch_finished
 
 TIMEOUT = 20  # seconds; for a crawl that never ends because something is broken, not a measure of speed
 
@@ -55,6 +56,35 @@ async def crawl(
     crawler = make_crawler(spider, **(settings or {}))
     await crawler.crawl(*args, **kwargs).addTimeout(TIMEOUT, reactor)
     return crawler
+
+
+async def run(spider: type[BatchSpider], path: str, settings: dict[str, Any] | None = None, **kwargs: Any):
+    """Run a batch; returns its crawler, with what `batch_finished` carried as `totals`."""
+    crawler = watched(spider, settings)
+    await finish(crawler, path, **kwargs)
+    return crawler
+
+
+def watched(spider: type[BatchSpider], settings: dict[str, Any] | None = None):
+    crawler = make_crawler(spider, **(settings or {}))
+    crawler.all_totals = []
+
+    def note(totals: Totals) -> None:
+        crawler.all_totals.append(totals)
+
+    crawler.note = note  # signals hold their handlers weakly
+    crawler.signals.connect(note, batch_finished)
+    return crawler
+
+
+async def finish(crawler, path: str, **kwargs: Any) -> None:
+    from twisted.internet import reactor
+
+    await crawler.crawl(urls=path, **kwargs).addTimeout(30, reactor)
+    assert len(crawler.all_totals) == 1
+    crawler.totals = crawler.all_totals[0]
+    assert crawler.totals.adds_up
+    assert crawler.engine.spider is None, "the spider was closed"
 
 
 async def until(condition: Callable[[], bool]) -> None:

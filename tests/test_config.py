@@ -21,7 +21,8 @@ def test_defaults():
     assert Config.from_settings(BaseSettings()) == Config()
     assert config() == Config(
         enabled=True, fields=(), columns=True, schemes=frozenset({"http", "https"}), skip_duplicates=False,
-        failures=None, concurrency=16, host_concurrency=8, slot_concurrency={}, url_length=2083,
+        failures=None, checkpoint_targets=1000, checkpoint_seconds=1.0, jobdir=None,
+        concurrency=16, host_concurrency=8, slot_concurrency={}, url_length=2083,
     )  # fmt: skip
 
 
@@ -45,6 +46,9 @@ SLOTS = {"a.example": {"concurrency": "2", "delay": 1}, "b.example": {"delay": 2
         ("BATCHER_FAILURES", Path("a/b"), "failures", str(Path("a/b"))),
         ("BATCHER_FAILURES", "", "failures", None),
         ("BATCHER_FAILURES", False, "failures", None),
+        ("BATCHER_CHECKPOINT_TARGETS", "1", "checkpoint_targets", 1),
+        ("BATCHER_CHECKPOINT_SECONDS", "0.5", "checkpoint_seconds", 0.5),
+        ("JOBDIR", Path("jobs/a"), "jobdir", "jobs/a"),
         ("CONCURRENT_REQUESTS", "50", "concurrency", 50),
         ("CONCURRENT_REQUESTS", 0, "concurrency", 0),
         ("CONCURRENT_REQUESTS", 32.0, "concurrency", 32),
@@ -76,6 +80,10 @@ def test_meanings(name, value, attribute, meaning):
         ("BATCHER_SCHEMES", "https://", "BATCHER_SCHEMES has 'https://', which is not a URL scheme"),
         ("BATCHER_SCHEMES", True, "BATCHER_SCHEMES must be a list of names, not True"),
         ("BATCHER_FAILURES", True, "BATCHER_FAILURES must be a path, not True"),
+        ("BATCHER_CHECKPOINT_TARGETS", 0, "BATCHER_CHECKPOINT_TARGETS must be at least 1, not 0"),
+        ("BATCHER_CHECKPOINT_SECONDS", "0", "BATCHER_CHECKPOINT_SECONDS must be a number of seconds above 0, not '0'"),
+        ("BATCHER_CHECKPOINT_SECONDS", "soon", "BATCHER_CHECKPOINT_SECONDS must be a number of seconds above 0, not"),
+        ("BATCHER_CHECKPOINT_SECONDS", float("inf"), "BATCHER_CHECKPOINT_SECONDS must be a number of seconds above 0"),
         ("CONCURRENT_REQUESTS", "many", "CONCURRENT_REQUESTS must be a whole number, not 'many'"),
         ("CONCURRENT_REQUESTS", -1, "CONCURRENT_REQUESTS must be at least 0, not -1"),
         ("CONCURRENT_REQUESTS", 1.5, "CONCURRENT_REQUESTS must be a whole number, not 1.5"),

@@ -25,10 +25,10 @@ from scrapy.utils.defer import deferred_from_coro
 from scrapy.utils.reactor import is_asyncio_reactor_installed
 from twisted.internet.defer import CancelledError, Deferred
 
-from scrapy_batcher import BatchSpider, StartError, Totals
+from scrapy_batcher import BatchSpider, StartError
 from scrapy_batcher.failures import FailuresFile
 from scrapy_batcher.signals import batch_finished
-from tests.crawling import Pages, crawl, make_crawler, until
+from tests.crawling import Pages, crawl, finish, run, until, watched
 from tests.mockserver import MockServer
 
 
@@ -42,35 +42,6 @@ def urls(tmp_path: Path):
         return str(path)
 
     return write
-
-
-async def run(spider: type[BatchSpider], path: str, settings: dict[str, Any] | None = None, **kwargs: Any):
-    """Run a batch; returns its crawler, with what `batch_finished` carried as `totals`."""
-    crawler = watched(spider, settings)
-    await finish(crawler, path, **kwargs)
-    return crawler
-
-
-def watched(spider: type[BatchSpider], settings: dict[str, Any] | None = None):
-    crawler = make_crawler(spider, **(settings or {}))
-    crawler.all_totals = []
-
-    def note(totals: Totals) -> None:
-        crawler.all_totals.append(totals)
-
-    crawler.note = note  # signals hold their handlers weakly
-    crawler.signals.connect(note, batch_finished)
-    return crawler
-
-
-async def finish(crawler, path: str, **kwargs: Any) -> None:
-    from twisted.internet import reactor
-
-    await crawler.crawl(urls=path, **kwargs).addTimeout(30, reactor)
-    assert len(crawler.all_totals) == 1
-    crawler.totals = crawler.all_totals[0]
-    assert crawler.totals.adds_up
-    assert crawler.engine.spider is None, "the spider was closed"
 
 
 class Failing(BatchSpider):

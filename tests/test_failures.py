@@ -23,7 +23,7 @@ def written(tmp_path):
     def write(*failures: tuple[Target, Outcome]) -> str:
         path = str(tmp_path / "failures.jsonl")
         file = FailuresFile(path)
-        file.start()
+        file.clear()
         for target, outcome in failures:
             file.write(target, outcome, 3)
         file.close()

@@ -6,7 +6,7 @@ import pytest
 
 from scrapy_batcher.progress import Totals, summary
 
-TALLY = {"pending": 2, "claimed": 1, "fetched": 1500, "failed/dns": 3, "failed/http-404": 4, "skipped/invalid": 5}
+TALLY = {"pending": 3, "fetched": 1500, "failed/dns": 3, "failed/http-404": 4, "skipped/invalid": 5}
 
 
 def totals(tally=TALLY, read=1515, seconds=30.0, error=None) -> Totals:
@@ -14,12 +14,11 @@ def totals(tally=TALLY, read=1515, seconds=30.0, error=None) -> Totals:
 
 
 def test_totals_add_up():
-    """What was read is the sum of what was fetched, failed, was skipped and is pending, claimed targets included."""
+    """What was read is the sum of what was fetched, failed, was skipped and is pending."""
     counted = totals()
     assert (counted.fetched, counted.failed, counted.skipped, counted.pending) == (1500, 7, 5, 3)
     assert counted.adds_up
     assert "pending" not in counted.outcomes
-    assert "claimed" not in counted.outcomes
 
 
 @pytest.mark.parametrize("read", [1514, 1516])
@@ -41,6 +40,14 @@ def test_an_empty_batch():
     assert "0.0 pages per second" in summary(empty)
 
 
+def test_the_rate_is_that_of_this_run():
+    """What earlier runs have fetched is in the totals, and not in the rate."""
+    resumed = Totals.from_tally({"fetched": 100}, read=100, fetched_before=40, bytes=6, seconds=3.0, error=None)
+    assert summary(resumed).splitlines()[-1].strip() == (
+        "3.00 seconds, 20.0 pages per second, 6 bytes (this run, which fetched 60)"
+    )
+
+
 def test_summary():
     """The summary has the totals, each outcome, the time, the rate and the bytes."""
     lines = [line.strip() for line in summary(totals()).splitlines()]
@@ -60,7 +67,6 @@ def test_summary():
     [
         ({"fetched": 1}, None, "Batch finished"),
         ({"pending": 1}, None, "Batch closed early"),
-        ({"claimed": 1}, None, "Batch closed early"),
         ({"fetched": 1}, "list.gz broke off", "Batch incomplete: list.gz broke off"),
         ({"pending": 1}, "list.gz broke off", "Batch incomplete: list.gz broke off"),
     ],

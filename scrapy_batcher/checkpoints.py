@@ -1,0 +1,124 @@
+"""Outcomes become durable, with the items they stand for: neither is ever there without the other."""
+
+from __future__ import annotations
+
+from scrapy.utils.asyncio import CallLaterResult, call_later, run_in_thread
+from scrapy.utils.defer import deferred_from_coro, maybe_deferred_to_future
+from twisted.internet.defer import Deferred
+
+from scrapy_batcher.failures import FailuresFile
+from scrapy_batcher.ledger import FeedState, Ledger, Settlement
+from scrapy_batcher.output import Output
+from scrapy_batcher.sources import Source
+
+
+class Checkpoints:
+    """Enters settlements into *ledger*, many at a time.
+
+    A checkpoint waits, in a thread, until the disk has what is in the feeds, the failures file and the spool; then it
+    enters all that was settled before it, with the feeds' lengths of then, in one transaction. So what the ledger says
+    is fetched is on the disk, and what a feed has behind the length that the ledger knows will be fetched again: there
+    it is cut when a job is resumed.
+
+    :param targets: settlements after which a checkpoint is made
+    :param seconds: after which it is, however many there are
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        output: Output | None,
+        failures: FailuresFile | None,
+        source: Source,
+        targets: int,
+        seconds: float,
+    ) -> None:
+        self._ledger = ledger
+        self._output = output
+        self._failures = failures
+        self._source = source
+        self._targets = targets
+        self._seconds = seconds
+        self._error: Exception | None = None
+        self._failed = False  # whether one did; an error elsewhere does not keep from entering what was settled before
+        self._settled: list[Settlement] = []  # since the last checkpoint began
+        self._entered: dict[str, FeedState] = {}  # the feeds as the last one has entered them
+        self._under_way = False
+        self._waiting: list[Deferred[None]] = []  # for the end of the one that is
+        self._timer: CallLaterResult | None = None
+
+    @property
+    def error(self) -> Exception | None:
+        """Why nothing more can be settled."""
+        return self._error or (self._output.error if self._output else None)
+
+    def fail(self, error: Exception) -> None:
+        """Let nothing more be settled, because of *error*."""
+        self._error = self.error or error
+
+    def start(self) -> None:
+        """Make one every so many seconds from now on."""
+        self._timer = call_later(self._seconds, self._on_time)
+
+    async def stop(self) -> None:
+        """Make none any more, and wait for one that is under way."""
+        if self._timer:
+            self._timer.cancel()
+        if self._under_way:
+            await maybe_deferred_to_future(self.over())
+
+    def add(self, settlement: Settlement) -> None:
+        """Enter *settlement* at the next one."""
+        self._settled.append(settlement)
+        if len(self._settled) >= self._targets:
+            self._begin()
+
+    @property
+    def crowded(self) -> bool:
+        """Whether there must be no more to settle until the one that is under way is `over`, so that what a crash can
+        undo is bounded."""
+        return self._under_way and len(self._settled) >= self._targets
+
+    def over(self) -> Deferred[None]:
+        """Fires when the one that is under way is over."""
+        self._waiting.append(Deferred())
+        return self._waiting[-1]
+
+    async def make(self) -> None:
+        """Enter everything; what goes wrong is the `error`."""
+        while self._under_way or (self._settled and not self._failed):
+            self._begin()
+            await maybe_deferred_to_future(self.over())
+
+    def _on_time(self) -> None:
+        self._begin()
+        self.start()
+
+    def _begin(self) -> None:
+        if not self._under_way and not self._failed:
+            self._under_way = True
+            deferred_from_coro(self._make())
+
+    async def _make(self) -> None:
+        settled, self._settled = self._settled, []
+        states = self._output.states() if self._output else {}
+        try:
+            if self._failures:
+                self._failures.flush()
+            await run_in_thread(self._sync)
+            if settled or states != self._entered:
+                self._ledger.settle(settled, states)
+                self._entered = states
+        except Exception as e:  # noqa: BLE001 - whoever asks for the error is told
+            self._failed = True
+            self.fail(e)
+        finally:
+            self._under_way = False
+            waiting, self._waiting = self._waiting, []
+            for deferred in waiting:
+                deferred.callback(None)
+
+    def _sync(self) -> None:
+        for part in (self._output, self._failures, self._source.spool, self._ledger):
+            if part:
+                part.sync()

@@ -1,0 +1,178 @@
+"""The SQLite file of a ledger: made, opened, told from other files, and its errors said with its name."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+_VERSION = 1
+_APPLICATION = 0x73626C67  # "sblg", by which SQLite's own header tells a ledger from other databases
+
+_WAL_SIZE = 4 * 1024 * 1024  # bytes of SQLite's write-ahead log, from where on it is worth moving into the database
+_SYNCS = 5  # tries to move all of it, while more is being written; each leaves less for the next
+
+# One column says where a target is: 'pending' or the name of its outcome. So the sum that must always hold is one GROUP
+# BY, and the index that answers it is the one that finds the next claim.
+_CREATE = (
+    """
+    CREATE TABLE target (
+        id INTEGER PRIMARY KEY,
+        line INTEGER NOT NULL,
+        url TEXT NOT NULL,
+        columns TEXT,
+        state TEXT NOT NULL,
+        status INTEGER,
+        error TEXT,
+        attempts INTEGER NOT NULL DEFAULT 0
+    )
+    """,
+    "CREATE INDEX target_state ON target (state, id)",
+    # Which target made a request first.
+    "CREATE TABLE seen (fingerprint BLOB PRIMARY KEY, id INTEGER NOT NULL) WITHOUT ROWID",
+    # How far which list was read: one row.
+    """
+    CREATE TABLE list (
+        spider TEXT NOT NULL,
+        format TEXT NOT NULL,
+        url_field TEXT NOT NULL,
+        targets INTEGER NOT NULL DEFAULT 0,
+        lines INTEGER NOT NULL DEFAULT 0,
+        length INTEGER NOT NULL DEFAULT 0,
+        crc INTEGER NOT NULL DEFAULT 0,
+        complete INTEGER NOT NULL DEFAULT 0
+    )
+    """,
+    # The feeds this job has written, and how much of each stands for targets that are settled.
+    """
+    CREATE TABLE feed (
+        path TEXT PRIMARY KEY,
+        length INTEGER NOT NULL,
+        header TEXT,
+        closed INTEGER NOT NULL
+    )
+    """,
+)
+
+
+class LedgerError(Exception):
+    """The ledger cannot be read or written; the message names its file and says what to do."""
+
+
+class Database:
+    """A connection to the ledger at *path*, made if there is none.
+
+    What was entered when a method returns survives the process; what `sync` follows survives the machine. Where either
+    was cut short there is an earlier state of the whole.
+
+    :param path: ``None`` for SQLite's own temporary database: a file without a name, deleted when it is closed
+    :raises LedgerError: from every method: the disk is full, the file is corrupt, of a newer version or no ledger. What
+        is there is left as it is
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        with self._naming():
+            self._connection = self._connect()
+            try:
+                if path:
+                    self._open(path)
+                else:
+                    # It is never read after a crash: no waiting for the disk, and a journal only to take back a load.
+                    self._connection.execute("PRAGMA journal_mode = MEMORY")
+                    self._connection.execute("PRAGMA synchronous = OFF")
+                    self._create()
+            except BaseException:
+                self._connection.close()
+                raise
+
+    def execute(self, statement: str, values: Sequence[Any] = ()) -> list[Any]:
+        """The rows that *statement* gives, all of them: one that is left open would hold its changes back."""
+        with self._naming():
+            return self._connection.execute(statement, values).fetchall()
+
+    def change(self, statement: str, values: Sequence[Any] = ()) -> int:
+        """How many rows *statement* changed."""
+        with self._naming():
+            return self._connection.execute(statement, values).rowcount
+
+    def change_many(self, statement: str, values: Iterable[Sequence[Any]]) -> None:
+        with self._naming():
+            self._connection.executemany(statement, values)
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All that is changed inside is entered, or nothing."""
+        with self._naming(), self._connection:
+            self._connection.execute("BEGIN IMMEDIATE")
+            yield
+
+    def sync(self) -> None:
+        """Wait until the disk has what was entered, when there is a good deal of it. Other threads may call this."""
+        if not self._path or _size(f"{self._path}-wal") < _WAL_SIZE:
+            return
+        with self._naming():
+            connection = self._connect()
+            try:
+                for _ in range(_SYNCS):
+                    ((_, written, moved),) = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+                    if written == moved:
+                        break  # all of it, so the next change begins the log anew
+            finally:
+                connection.close()
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def _connect(self) -> sqlite3.Connection:
+        # The job's lock keeps other writers out; what a reader or `sync` lock, they lock for a moment.
+        return sqlite3.connect(self._path or "", timeout=10, isolation_level=None)
+
+    def _open(self, path: Path) -> None:
+        ((version,),) = self._connection.execute("PRAGMA user_version").fetchall()
+        ((application,),) = self._connection.execute("PRAGMA application_id").fetchall()
+        ((tables,),) = self._connection.execute("SELECT count(*) FROM sqlite_master").fetchall()
+        if tables and application != _APPLICATION:
+            raise LedgerError(f"{path} is a database, but no ledger: name another JOBDIR")
+        if version > _VERSION:
+            raise LedgerError(
+                f"the ledger {path} was written by a newer scrapy-batcher: it has version {version}, where this one "
+                f"knows {_VERSION}. Upgrade scrapy-batcher, or name another JOBDIR"
+            )
+        # Who reads it sees what was last entered, and waits for nobody. SQLite then waits for the disk only when it
+        # moves its write-ahead log into the database: in `sync`, which a thread calls.
+        self._connection.execute("PRAGMA journal_mode = WAL")
+        self._connection.execute("PRAGMA synchronous = NORMAL")
+        self._connection.execute("PRAGMA wal_autocheckpoint = 0")
+        self._connection.execute("PRAGMA journal_size_limit = 0")
+        if not tables:
+            self._create()
+
+    def _create(self) -> None:
+        with self._connection:
+            self._connection.execute("BEGIN IMMEDIATE")
+            for statement in _CREATE:
+                self._connection.execute(statement)
+            self._connection.execute(f"PRAGMA application_id = {_APPLICATION}")
+            self._connection.execute(f"PRAGMA user_version = {_VERSION}")
+
+    @contextmanager
+    def _naming(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as e:
+            name = self._path or "in SQLite's folder for temporary files"
+            # A plain DatabaseError is one of the file, an OperationalError one of the disk, the rights or the lock.
+            is_damaged = type(e) is sqlite3.DatabaseError
+            hint = "; it was left as it is: restore it, or name another JOBDIR" if is_damaged else ""
+            raise LedgerError(f"the ledger {name} cannot be used: {e}{hint}") from e
+
+
+def _size(path: str) -> int:
+    try:
+        return os.path.getsize(path)
+    except FileNotFoundError:
+        return 0

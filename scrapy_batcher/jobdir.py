@@ -1,0 +1,50 @@
+"""The directory of a job: what is in it, and that one process at a time works on it."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+
+class JobDirError(Exception):
+    """The directory cannot be used; the message names it and says what to do."""
+
+
+class JobDir:
+    """The directory at *path*, made if it is not there, and locked until `close` or the end of the process.
+
+    :raises JobDirError: when it cannot be written, or another process works on it
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = Path(path)
+        try:
+            self._path.mkdir(parents=True, exist_ok=True)
+        except OSError as e:
+            raise JobDirError(f"JOBDIR {path} cannot be used: {e.strerror}") from e
+        # An empty database that is only there for its lock: the system gives it back with the process, however that
+        # ends, and no child process inherits it.
+        file = self._path / "ledger.lock"
+        self._lock = sqlite3.connect(file, timeout=0, isolation_level=None)
+        try:
+            self._lock.execute("PRAGMA journal_mode = MEMORY")
+            self._lock.execute("BEGIN EXCLUSIVE")
+        except sqlite3.OperationalError as e:
+            self._lock.close()
+            if "locked" in str(e):
+                raise JobDirError(
+                    f"JOBDIR {path} is in use: another process works on this job. Wait until it has ended, or stop it"
+                ) from e
+            raise JobDirError(f"JOBDIR {path} cannot be used: {e} ({file})") from e
+
+    @property
+    def ledger(self) -> Path:
+        return self._path / "ledger.sqlite"
+
+    @property
+    def spool(self) -> Path:
+        """What came from stdin."""
+        return self._path / "stdin"
+
+    def close(self) -> None:
+        self._lock.close()

@@ -1,0 +1,134 @@
+"""What a batch needs before it starts is checked, and opened; what is wrong with it is said in one sentence."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from scrapy import Request
+from scrapy.crawler import Crawler
+from scrapy.utils.log import SpiderLoggerAdapter
+
+from scrapy_batcher.books import Books
+from scrapy_batcher.config import Config
+from scrapy_batcher.database import LedgerError
+from scrapy_batcher.errors import refuse
+from scrapy_batcher.failures import FailuresFile
+from scrapy_batcher.feeds import FeedError, NamedFeed, check_feed, header_of, named_feeds
+from scrapy_batcher.jobdir import JobDir, JobDirError
+from scrapy_batcher.ledger import Ledger, Owner
+from scrapy_batcher.output import Output, OutputError, cut_back, outputs
+from scrapy_batcher.rows import Target
+from scrapy_batcher.sources import Source, SourceError
+
+
+@runtime_checkable
+class Batch(Protocol):
+    """A spider that has a list.
+
+    :ivar failures: path of its failures file; ``None`` for what ``BATCHER_FAILURES`` says
+    :ivar retry: outcomes that are tried again when the list is through
+    """
+
+    name: str
+    source: Source
+    failures: str | None
+    retry: tuple[str, ...]
+
+    @property
+    def logger(self) -> SpiderLoggerAdapter: ...
+
+    def make_request(self, target: Target) -> Request: ...
+
+
+def open_books(spider: Batch, crawler: Crawler, config: Config) -> Books:
+    """Open the books of the batch of *spider*; with ``JOBDIR``, those of its job, which is locked then.
+
+    :raises StartError: when something is wrong with its list, its feeds, its failures file or its job directory
+    """
+    with ExitStack() as files:
+        files.callback(spider.source.close)
+        try:
+            feeds = named_feeds(crawler.settings)
+            failures = _check_paths(spider, config, feeds)
+            output = None
+            if config.jobdir:
+                for feed in feeds:
+                    check_feed(feed, crawler.settings)
+                ledger, spool = _open_job(spider, config.jobdir, files)
+                spider.source.resume(ledger.mark, spool)
+                output = outputs[crawler] = _open_output(spider, ledger, feeds)
+            else:
+                ledger = Ledger()
+                files.callback(ledger.close)
+            file = _open_failures(failures, files) if failures else None
+        except (FeedError, JobDirError, LedgerError, OutputError, SourceError) as e:
+            raise refuse(str(e)) from e
+        return Books(config, crawler.stats, spider.logger, ledger, output, file, spider.source, files.pop_all())
+
+
+def _check_paths(spider: Batch, config: Config, feeds: list[NamedFeed]) -> str | None:
+    """The path of the failures file, if one is asked for."""
+    failures = spider.failures or config.failures
+    if not config.concurrency:
+        raise refuse("CONCURRENT_REQUESTS is 0, no limit: a batch has as many workers, so it needs a number")
+    for feed in feeds:
+        if feed.path and spider.source.is_file(feed.path):
+            raise refuse(f"the feed {feed.uri} is the list itself, which it would spoil: name another")
+    if failures and spider.source.is_file(failures):
+        raise refuse(f"the failures file {failures} is the list itself, which it would overwrite: name another")
+    if failures and str(Path(failures).resolve()) in {feed.path for feed in feeds}:
+        raise refuse(f"the failures file {failures} is a feed too: name another")
+    return failures
+
+
+def _open_job(spider: Batch, path: str, files: ExitStack) -> tuple[Ledger, Path]:
+    """The ledger in the job directory at *path*, and where stdin is kept."""
+    jobdir = JobDir(path)
+    files.callback(jobdir.close)
+    ledger = Ledger(jobdir.ledger)
+    files.callback(ledger.close)
+    given = Owner(spider.name, spider.source.row_format, spider.source.url_field)
+    owner = ledger.belong(given)
+    for what, theirs, ours in zip(("spider", "list's format", "url_field"), owner, given, strict=True):
+        if theirs != ours:
+            raise refuse(f"the {what} of the job in {path} is {theirs!r}, not {ours!r}: give that, or another JOBDIR")
+    return ledger, jobdir.spool
+
+
+def _open_output(spider: Batch, ledger: Ledger, feeds: list[NamedFeed]) -> Output:
+    """The feeds as the job has left them, each cut back to what is settled."""
+    states = ledger.feeds()
+    for feed in feeds:
+        state = states.get(feed.path or "")
+        if state and feed.options.get("overwrite"):
+            raise refuse(
+                f"{feed.uri} has what this job has fetched so far, and would be overwritten: write -o instead of -O to "
+                "go on with it, or begin again with another JOBDIR"
+            )
+        fields = feed.options.get("fields")
+        if state and state.header and fields and header_of(fields) != state.header:
+            raise refuse(f"{feed.uri} has the header {', '.join(state.header)}, not {', '.join(header_of(fields))}")
+        if feed.is_stdout:
+            spider.logger.info("stdout cannot be cut back: after a stop some items may come once more on it")
+    try:
+        for sentence in cut_back(states, [feed.path for feed in feeds if feed.path]):
+            spider.logger.info(sentence)
+    except OSError as e:
+        raise refuse(f"the feed {e.filename} cannot be cut back: {e.strerror}") from e
+    return Output(
+        states,
+        lambda opened: ledger.settle([], opened),
+        expected=sum(feed.takes_all and not feed.is_stdout for feed in feeds),
+        stdout=any(feed.is_stdout for feed in feeds),
+    )
+
+
+def _open_failures(path: str, files: ExitStack) -> FailuresFile:
+    try:
+        file = FailuresFile(path)
+    except OSError as e:
+        raise refuse(f"the failures file {path} cannot be written: {e.strerror}") from e
+    files.callback(file.close)
+    return file

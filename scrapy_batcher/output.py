@@ -1,0 +1,225 @@
+"""Feed files of which every byte is known to stand for a settled target, or to be cut off again."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+from weakref import WeakKeyDictionary
+
+from scrapy.crawler import Crawler
+from scrapy.utils.asyncio import run_in_thread
+
+from scrapy_batcher.ledger import FeedState
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+
+class Feed(io.RawIOBase):
+    """The file of a feed, as an exporter sees it.
+
+    What the exporter writes is *held* until it is known which job it belongs to, and then until that job is over. So
+    the lines of a job are in the file together, and only when its target is settled.
+
+    :param path: its file, which may have something in it already
+    :param state: what an earlier run of the job wrote there, if one did
+    """
+
+    def __init__(self, path: Path, state: FeedState | None) -> None:
+        self.path = path
+        self._file = path.open("ab", buffering=0)
+        self._length = self._file.seek(0, os.SEEK_END)
+        self._held = bytearray()
+        self.header = state.header if state and self._length else None
+
+    @property
+    def state(self) -> FeedState:
+        """How much of it stands for settled targets."""
+        return FeedState(self._length, self.header, self.closed)
+
+    def writable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True  # for `tell`, by which a text encoding knows whether to begin with a byte order mark
+
+    def tell(self) -> int:
+        return self._length + len(self._held)
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        before = len(self._held)
+        self._held += data
+        return len(self._held) - before
+
+    def take(self) -> bytes:
+        """What was written since this was last asked."""
+        held = bytes(self._held)
+        self._held.clear()
+        return held
+
+    def append(self, data: bytes) -> None:
+        """Put *data* into the file.
+
+        :raises OSError: when it cannot be written whole; then nothing of it was
+        """
+        rest = memoryview(data)
+        try:
+            while rest:
+                rest = rest[self._file.write(rest) :]
+        except OSError as e:
+            self.cut(self._length)
+            raise OSError(e.errno, e.strerror, str(self.path)) from e
+        self._length += len(data)
+
+    def cut(self, length: int) -> None:
+        """Take back what is behind *length*."""
+        self._file.truncate(length)
+        self._length = length
+
+    def write_header(self, header: list[str]) -> None:
+        """Put what is held into the file: the header that names the columns *header*, which belongs to no job."""
+        self.append(self.take())
+        self.header = header
+
+    def sync(self) -> None:
+        """Wait until the disk has what is in the file."""
+        if not self._file.closed:
+            os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+Lines: TypeAlias = "list[tuple[Feed, bytes]]"
+"""What an item became, in each of the feeds it is in."""
+
+
+class Output:
+    """The feeds of one job.
+
+    :param states: what earlier runs of the job have written, by path
+    :param enter: enters such states into the ledger
+    :param expected: how many feeds take every item
+    :param stdout: whether stdout is a feed too
+    """
+
+    def __init__(
+        self,
+        states: Mapping[str, FeedState],
+        enter: Callable[[Mapping[str, FeedState]], object],
+        *,
+        expected: int,
+        stdout: bool,
+    ) -> None:
+        self.error: Exception | None = None  # why a feed could not be opened or written
+        self._earlier = states
+        self._enter = enter
+        self._expected = expected
+        self._stdout = stdout
+        self._feeds: list[Feed] = []
+
+    def open(self, path: Path, *, overwrite: bool) -> Feed:
+        """Open the feed at *path*, to go on behind what is there.
+
+        :param overwrite: whether to drop what is there, if it is not this job's
+        """
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if overwrite and str(path) not in self._earlier:
+                path.write_bytes(b"")
+            feed = Feed(path, self._earlier.get(str(path)))
+            # Known before it is written, or nobody would cut it back.
+            self._enter({str(path): feed.state})
+        except Exception as e:
+            self.error = e
+            raise
+        self._feeds.append(feed)
+        return feed
+
+    async def close(self, feed: Feed) -> None:
+        """Close *feed* when Scrapy has nothing more for it.
+
+        :raises Exception: what kept it from being written
+        """
+        self.append([(feed, feed.take())])
+        await run_in_thread(feed.sync)
+        feed.close()
+        self._enter({str(feed.path): feed.state})
+
+    def take(self) -> tuple[Lines, bool]:
+        """What was exported since this was last asked, and whether every feed that takes all items has something."""
+        lines = [(feed, data) for feed in self._feeds if (data := feed.take())]
+        return lines, len(lines) >= self._expected
+
+    def append(self, lines: Lines) -> None:
+        """Put *lines* into their files: all of them, or none.
+
+        :raises OSError: when one cannot be written, then and ever after: what follows would have a gap before it
+        """
+        if self.error:
+            raise self.error
+        lengths = [(feed, feed.state.length) for feed, _ in lines]
+        try:
+            for feed, data in lines:
+                feed.append(data)
+        except OSError as e:
+            self.error = e
+            for feed, length in lengths:
+                feed.cut(length)
+            raise
+
+    def states(self) -> dict[str, FeedState]:
+        """How much of each feed stands for settled targets."""
+        return {str(feed.path): feed.state for feed in self._feeds}
+
+    def sync(self) -> None:
+        """Wait until the disk has what is in the feeds. Other threads may call this."""
+        if self._stdout:
+            sys.stdout.buffer.flush()
+        for feed in self._feeds:
+            feed.sync()
+
+
+outputs: WeakKeyDictionary[Crawler, Output] = WeakKeyDictionary()
+"""The output of each crawler that runs a job: Scrapy makes the feed storages itself, and tells them the crawler."""
+
+
+class OutputError(Exception):
+    """A feed is not as the job has left it; the message names it and says what to do."""
+
+
+def cut_back(states: Mapping[str, FeedState], named: Collection[str]) -> list[str]:
+    """Take back what a run that was killed has written behind its last checkpoint.
+
+    :param states: the feeds that the job has written, by path
+    :param named: the paths of those that it is to write now
+    :returns: a sentence for each feed that is gone, or was cut back
+    :raises OutputError: when a feed has not all that was settled
+    :raises OSError: when one cannot be cut back
+    """
+    sentences = []
+    for name, state in states.items():
+        path = Path(name)
+        size = path.stat().st_size if path.exists() else None
+        if state.closed or size == state.length or not (size or state.length):
+            continue
+        if size is None and name not in named:
+            sentences.append(f"{path}, which this job has written, is gone")
+        elif size is None or size < state.length:
+            has = "is gone" if size is None else f"has {size:,} bytes"
+            raise OutputError(
+                f"{path} {has}, where this job has written {state.length:,} bytes: bring it back as it was, or begin "
+                "again with another JOBDIR"
+            )
+        else:
+            with path.open("r+b") as file:
+                file.truncate(state.length)
+            sentences.append(
+                f"{path} is cut back from {size:,} to {state.length:,} bytes: what was behind them is fetched again"
+            )
+    return sentences

@@ -1,0 +1,742 @@
+"""A job goes on where it was: the same command again, as often as it takes, until every target has its one outcome.
+
+The same with processes that are killed is in tests/test_killed.py.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import logging
+import os
+import re
+import sqlite3
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import scrapy
+from pytest_twisted import ensureDeferred
+from scrapy.exceptions import CloseSpider, DropItem
+from scrapy.exporters import JsonLinesItemExporter
+
+from scrapy_batcher import BatchSpider, StartError, Totals
+from scrapy_batcher.feeds import FileFeedStorage
+from scrapy_batcher.ledger import FeedState
+from scrapy_batcher.output import Feed
+from tests.crawling import finish, run, watched
+from tests.mockserver import MockServer
+
+
+class Stops(BatchSpider):
+    """Stops after a number of pages, as somebody would who has seen enough."""
+
+    def __init__(self, *args: Any, pages: int = 5, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.left = pages
+
+    def parse(self, response):
+        self.left -= 1
+        yield from super().parse(response)
+        if self.left == 0:
+            raise CloseSpider("enough")
+
+
+class Work:
+    """A folder with a list, a feed and a job directory."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.list = folder / "urls.txt"
+
+    def write(self, *urls: str, name: str = "urls.txt", append: bool = False) -> None:
+        self.list = self.folder / name
+        with self.list.open("a" if append else "w") as file:
+            file.writelines(f"{url}\n" for url in urls)
+
+    def settings(self, feeds: dict[str, dict[str, Any]] | None = None, **settings: Any) -> dict[str, Any]:
+        feeds = {"items.jsonl": {"format": "jsonl"}} if feeds is None else feeds
+        return {
+            "JOBDIR": str(self.folder / "job"),
+            "FEEDS": {str(self.folder / name): options for name, options in feeds.items()},
+            "CONCURRENT_REQUESTS": 2,
+            **settings,
+        }
+
+    async def run(self, spider: type[BatchSpider] = BatchSpider, settings: dict[str, Any] | None = None, **args: Any):
+        args.setdefault("failures", str(self.folder / "failures.jsonl"))
+        return await run(spider, str(args.pop("urls", self.list)), settings or self.settings(), **args)
+
+    async def refused(self, settings: dict[str, Any] | None = None, urls: str | None = None, **args: Any) -> str:
+        """The sentence with which a batch is refused, that changes nothing."""
+        before = self.everything()
+        with pytest.raises(StartError) as error:
+            await finish(watched(BatchSpider, settings or self.settings()), str(urls or self.list), **args)
+        assert "\n" not in str(error.value)
+        assert self.everything() == before
+        return str(error.value)
+
+    def everything(self) -> dict[str, bytes]:
+        return {
+            str(path): path.read_bytes()
+            for path in self.folder.rglob("*")
+            if path.is_file() and not path.name.startswith("ledger.lock") and "-shm" not in path.name
+        }
+
+    def items(self, name: str = "items.jsonl") -> list[str]:
+        return [json.loads(line)["url"] for line in (self.folder / name).read_text().splitlines()]
+
+    def failures(self) -> Counter[tuple[str, str]]:
+        lines = (self.folder / "failures.jsonl").read_text().splitlines()
+        return Counter((line["url"], line["outcome"]) for line in map(json.loads, lines))
+
+    def states(self) -> Counter[str]:
+        """What the ledger says, asked as anybody can."""
+        ledger = sqlite3.connect(self.folder / "job" / "ledger.sqlite")
+        states = Counter(dict(ledger.execute("SELECT state, count(*) FROM target GROUP BY state")))
+        ledger.close()
+        return states
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Work:
+    return Work(tmp_path)
+
+
+# -- stopped and gone on with -----------------------------------------------------------------------------------------
+
+
+@ensureDeferred
+async def test_stopped_again_and_again(server: MockServer, work: Work, caplog) -> None:
+    """Each run goes on where the one before stopped; in the end every target has one outcome, in one place."""
+    pages = [server.url(f"page/{n}") for n in range(25)]
+    bad = [server.url(f"status/404?{n}") for n in range(5)]
+    work.write("nonsense", *(url for n in range(5) for url in (bad[n], *pages[n * 5 : n * 5 + 5])))
+    runs = 0
+    while True:
+        runs += 1
+        with caplog.at_level(logging.INFO):
+            caplog.clear()
+            crawler = await work.run(Stops, pages=6)
+        if crawler.stats.get_value("finish_reason") == "finished":
+            break
+        assert crawler.totals.pending
+        assert work.states() == {
+            "pending": crawler.totals.pending,
+            **crawler.totals.outcomes,
+        }, "the ledger says the same to whoever asks"
+    assert 3 <= runs <= 6
+    assert sorted(work.items()) == sorted(pages)
+    assert work.failures() == Counter(
+        {**{(url, "failed/http-404"): 1 for url in bad}, ("nonsense", "skipped/invalid"): 1}
+    )
+    assert crawler.totals.outcomes == {"fetched": 25, "failed/http-404": 5, "skipped/invalid": 1}
+    assert crawler.totals.fetched_before >= 12
+    assert crawler.stats.get_value("batcher/outcomes/fetched") == 25
+    assert server.control()["hits"] == {**{f"/page/{n}": 1 for n in range(25)}, "/status/404": 5}
+    [going_on] = [r.getMessage() for r in caplog.records if r.getMessage().startswith("Going on")]
+    done, fetched, to_come = map(int, re.findall(r"\d+", going_on.replace(" of 31 targets", "")))
+    assert fetched == crawler.totals.fetched_before
+    assert fetched < done == 31 - to_come < 31
+
+
+@ensureDeferred
+async def test_nothing_left_to_do(server: MockServer, work: Work) -> None:
+    """A job that is through stays so: nothing is fetched, and nothing is written."""
+    work.write(*(server.url(f"page/{n}") for n in range(3)), server.url("status/404"))
+    await work.run()
+    feed = (work.folder / "items.jsonl").read_bytes()
+    hits = server.control()["hits"]
+    crawler = await work.run()
+    assert (work.folder / "items.jsonl").read_bytes() == feed
+    assert crawler.totals.outcomes == {"fetched": 3, "failed/http-404": 1}
+    assert server.control()["hits"] == hits
+
+
+@pytest.mark.parametrize("name", ["urls.txt", "urls.csv", "urls.jsonl", "urls.txt.gz"])
+@ensureDeferred
+async def test_a_list_that_grew(server: MockServer, work: Work, name: str) -> None:
+    """Rows that were added at the list's end are taken up, and keep counting where the list was."""
+    work.list = work.folder / name
+
+    def lines(numbers: range) -> bytes:
+        urls = [server.url(f"page/{n}") for n in numbers]
+        if name == "urls.csv":
+            return "".join(f'{url},"a\n{n}"\n' for n, url in zip(numbers, urls, strict=True)).encode()
+        if name == "urls.jsonl":
+            return "".join(json.dumps({"url": url}) + "\n" for url in urls).encode()
+        text = "".join(f"{url}\n" for url in urls).encode()
+        return gzip.compress(text) if name.endswith(".gz") else text
+
+    work.list.write_bytes((b"url,n\n" if name == "urls.csv" else b"") + lines(range(3)))
+    await work.run()
+    for numbers in (range(3, 4), range(4, 10)):
+        with work.list.open("ab") as file:
+            file.write(lines(numbers))
+        crawler = await work.run()
+        assert work.items() == [server.url(f"page/{n}") for n in range(numbers.stop)] or sorted(work.items()) == sorted(
+            server.url(f"page/{n}") for n in range(numbers.stop)
+        )
+        assert crawler.totals.read == numbers.stop
+
+
+@pytest.mark.parametrize(("more", "fetched"), [("\n{}\n", 2), ("\r\n{}", 2), ("", 1), ("\n", 1)])
+@ensureDeferred
+async def test_a_last_line_without_an_end(server: MockServer, work: Work, more: str, fetched: int) -> None:
+    """A last line that nothing ended may get its end, and lines behind it."""
+    work.list.write_text(server.url("page/1"))
+    await work.run()
+    with work.list.open("a") as file:
+        file.write(more.format(server.url("page/2?gate=x") if not fetched else server.url("status/404")))
+    crawler = await work.run()
+    assert crawler.totals.read == fetched
+    if fetched == 2:
+        assert [json.loads(line)["line"] for line in (work.folder / "failures.jsonl").read_text().splitlines()] == [2]
+
+
+@ensureDeferred
+async def test_retry(server: MockServer, work: Work, caplog) -> None:
+    """`retry` takes up what failed, when the list is through; the new outcome replaces the old one everywhere."""
+    flaky = [server.url(f"flaky/{n}?times={n + 1}") for n in range(4)]
+    missing = server.url("status/404")
+    work.write(*flaky, missing, server.url("page/1"), "nonsense")
+    settings = work.settings(RETRY_ENABLED=False)
+    assert (await work.run(settings=settings)).totals.outcomes == {
+        "fetched": 1,
+        "failed/http-404": 1,
+        "failed/http-503": 4,
+        "skipped/invalid": 1,
+    }
+    crawler = await work.run(settings=settings, retry="failed/http-503, failed/dns")
+    assert crawler.totals.outcomes == {
+        "fetched": 2,
+        "failed/http-404": 1,
+        "failed/http-503": 3,
+        "skipped/invalid": 1,
+    }
+    assert work.failures() == Counter(
+        {**{(url, "failed/http-503"): 1 for url in flaky[1:]}, (missing, "failed/http-404"): 1}
+        | {("nonsense", "skipped/invalid"): 1}
+    )
+    caplog.set_level(logging.INFO)
+    crawler = await work.run(settings=settings, retry="failed")
+    assert "Trying 4 targets again that ended as failed" in caplog.text
+    assert (
+        crawler.totals.outcomes["failed/http-503"] == crawler.stats.get_value("batcher/outcomes/failed/http-503") == 2
+    )
+    assert Counter(work.items()) == Counter([*flaky[:2], server.url("page/1")])
+    assert server.control()["hits"]["/status/404"] == 2
+    lines = [json.loads(line) for line in (work.folder / "failures.jsonl").read_text().splitlines()]
+    assert {line["outcome"]: line["attempts"] for line in lines} == {
+        "failed/http-404": 2,
+        "failed/http-503": 3,
+        "skipped/invalid": 0,
+    }, "attempts are those of all runs"
+
+
+@ensureDeferred
+async def test_retry_in_the_same_run(server: MockServer, work: Work) -> None:
+    """Without a job directory, too, what failed is tried once more, when all the rest is through."""
+    work.write(server.url("flaky/a?times=1"), *(server.url(f"page/{n}") for n in range(5)))
+    crawler = await work.run(settings=work.settings(RETRY_ENABLED=False, JOBDIR=None), retry="failed")
+    assert crawler.totals.outcomes == {"fetched": 6}
+    assert work.failures() == {}
+    assert work.items()[-1] == server.url("flaky/a?times=1")
+
+
+@ensureDeferred
+async def test_retry_after_a_stop(server: MockServer, work: Work) -> None:
+    """A retry that is stopped goes on as any run, and loses nothing."""
+    work.write(*(server.url(f"flaky/{n}?times=1") for n in range(10)))
+    settings = work.settings(RETRY_ENABLED=False, RETRY_TIMES=0)
+    await work.run(settings=settings)
+    crawler = await work.run(Stops, settings=settings, retry="failed", pages=3)
+    assert crawler.totals.fetched + crawler.totals.failed + crawler.totals.pending == 10
+    assert (await work.run(settings=settings, retry="failed")).totals.outcomes == {"fetched": 10}
+    assert len(work.items()) == len(set(work.items())) == 10
+    assert work.failures() == {}
+
+
+@ensureDeferred
+async def test_a_failures_file_for_an_old_job(server: MockServer, work: Work) -> None:
+    """A failures file that is asked for later has everything that failed before."""
+    work.write(server.url("status/404"), server.url("page/1"))
+    await work.run(failures=None)
+    await work.run()
+    assert work.failures() == {(server.url("status/404"), "failed/http-404"): 1}
+
+
+@ensureDeferred
+async def test_duplicates_are_those_of_all_runs(server: MockServer, work: Work) -> None:
+    """A target that was under way when the job stopped is no duplicate of itself."""
+    pages = [server.url(f"page/{n}") for n in range(6)]
+    work.write(*pages, *pages)
+    settings = work.settings(BATCHER_SKIP_DUPLICATES=True)
+    while True:
+        crawler = await work.run(Stops, settings=settings, pages=2)
+        if not crawler.totals.pending:
+            break
+        ledger = sqlite3.connect(work.folder / "job" / "ledger.sqlite")
+        # As if what was settled last had been under way.
+        ledger.execute(
+            "UPDATE target SET state = 'pending' WHERE id = (SELECT max(id) FROM target WHERE state = 'fetched')"
+        )
+        ledger.commit()
+        ledger.close()
+    assert crawler.totals.outcomes == {"fetched": 6, "skipped/duplicate": 6}
+
+
+# -- feeds -------------------------------------------------------------------------------------------------------------
+
+
+def rows(path: Path) -> list[list[str]]:
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        return list(csv.reader(file))
+
+
+@ensureDeferred
+async def test_several_feeds_one_header(server: MockServer, work: Work) -> None:
+    """JSON lines and CSV, one beside the other, have every item once after each stop, and the CSV has one header."""
+    work.list = work.folder / "urls.csv"
+    pages = [server.url(f"page/{n}") for n in range(12)]
+    work.list.write_text("url,id,name\n" + "".join(f'{url},{n},"é ""{n}""\n"\n' for n, url in enumerate(pages)))
+    feeds = {
+        "items.jsonl": {"format": "jsonl"},
+        "items.csv": {"format": "csv"},
+        "some.csv": {"format": "csv", "fields": {"id": "ID", "url": "Address"}, "encoding": "utf-8-sig"},
+        "bare.csv": {"format": "csv", "fields": ["url"], "item_export_kwargs": {"include_headers_line": False}},
+        "items.pickle": {"format": "pickle"},
+    }
+    while (await work.run(Stops, settings=work.settings(feeds), pages=5)).totals.pending:
+        pass
+    assert sorted(work.items()) == sorted(pages)
+    header, *table = rows(work.folder / "items.csv")
+    assert header == ["url", "length", "content", "base64", "id", "name"]
+    assert sorted((row[0], row[-1]) for row in table) == sorted((url, f'é "{n}"\n') for n, url in enumerate(pages))
+    header, *table = rows(work.folder / "some.csv")
+    assert header == ["ID", "Address"]
+    assert sorted(map(tuple, table)) == sorted((str(n), url) for n, url in enumerate(pages))
+    assert (work.folder / "some.csv").read_bytes().count(b"\xef\xbb\xbf") == 1
+    assert sorted(rows(work.folder / "bare.csv")) == sorted([url] for url in pages)
+
+
+@ensureDeferred
+async def test_columns_that_come_later(server: MockServer, work: Work, caplog) -> None:
+    """Rows stay under the header that is there; a field without a column is told of."""
+    work.write(server.url("page/1"), server.url("page/2"))
+    feeds = {"items.csv": {"format": "csv"}}
+    await work.run(Stops, settings=work.settings(feeds, CONCURRENT_REQUESTS=1), pages=1)
+    caplog.set_level(logging.WARNING)
+    await work.run(settings=work.settings(feeds, BATCHER_FIELDS="status"))
+    assert [row[:2] for row in rows(work.folder / "items.csv")] == [
+        ["url", "length"],
+        [server.url("page/1"), "65"],
+        [server.url("page/2"), "65"],
+    ]
+    assert "items.csv has no column 'status': to have it, name all fields in FEED_EXPORT_FIELDS" in caplog.text
+    options = {"items.csv": {"format": "csv", "fields": ["length", "url"]}}
+    assert "has the header url, length, content, base64, not length, url" in await work.refused(work.settings(options))
+
+
+@ensureDeferred
+async def test_what_was_in_the_feed_before(server: MockServer, work: Work) -> None:
+    """A feed that is there already is gone on with, or with -O begun anew, once."""
+    work.write(*(server.url(f"page/{n}") for n in range(6)))
+    (work.folder / "items.jsonl").write_text('{"url": "old"}\n')
+    await work.run(Stops, pages=2)
+    await work.run()
+    assert work.items()[0] == "old"
+    assert len(work.items()) == 7
+    other = work.settings({"items.jsonl": {"format": "jsonl", "overwrite": True}}, JOBDIR=str(work.folder / "job2"))
+    await work.run(Stops, settings=other, pages=2)
+    assert "old" not in work.items()
+    assert "would be overwritten: write -o instead of -O" in await work.refused(other)
+    await work.run(settings={**other, "FEEDS": work.settings()["FEEDS"]})
+    assert len(set(work.items())) == len(work.items()) == 6
+
+
+@ensureDeferred
+async def test_lines_that_others_added(server: MockServer, work: Work) -> None:
+    """After a job was stopped in order its feed is whole, and what others add there stays."""
+    work.write(*(server.url(f"page/{n}") for n in range(6)))
+    await work.run(Stops, pages=2)
+    with (work.folder / "items.jsonl").open("a") as file:
+        file.write('{"url": "theirs"}\n')
+    await work.run()
+    assert Counter(work.items()) == Counter(["theirs", *(server.url(f"page/{n}") for n in range(6))])
+
+
+@ensureDeferred
+async def test_a_feed_that_was_moved_away(server: MockServer, work: Work) -> None:
+    """After a job was stopped in order, its feed may be taken away: the rest goes into a new one, with its header."""
+    work.write(*(server.url(f"page/{n}") for n in range(6)))
+    settings = work.settings({"items.csv": {"format": "csv"}})
+    await work.run(Stops, settings=settings, pages=2)
+    (work.folder / "items.csv").rename(work.folder / "first.csv")
+    await work.run(settings=settings)
+    first, second = rows(work.folder / "first.csv"), rows(work.folder / "items.csv")
+    assert first[0] == second[0]
+    assert len({row[0] for row in first[1:] + second[1:]}) == len(first) + len(second) - 2 == 6
+
+
+@ensureDeferred
+async def test_items_that_are_no_lines(server: MockServer, work: Work) -> None:
+    """Dropped items, pages with several items, pages without one, broken pipelines and callbacks: settled as such."""
+
+    class Own(BatchSpider):
+        def parse(self, response):
+            what = response.url.rsplit("/", 1)[1]
+            if what == "none":
+                return
+            yield {"page": what}
+            if what == "two":
+                yield {"page": "two"}
+            if what == "raises":
+                raise RuntimeError("no good")
+
+    class Pipeline:
+        def process_item(self, item):
+            if item["page"] == "dropped":
+                raise DropItem("not wanted")
+            if item["page"] == "broken":
+                raise OSError("the database is gone")
+            return item
+
+    work.write(*(server.url(f"page/{what}") for what in ("one", "two", "none", "dropped", "broken", "raises")))
+    crawler = await work.run(Own, settings=work.settings(ITEM_PIPELINES={Pipeline: 1}))
+    outcomes = {"fetched": 3, "failed/callback": 1, "failed/pipeline": 1, "skipped/dropped": 1}
+    assert crawler.totals.outcomes == outcomes
+    lines = Counter(json.loads(line)["page"] for line in (work.folder / "items.jsonl").read_text().splitlines())
+    assert lines == {"one": 1, "two": 2, "raises": 1}
+    assert (await work.run(Own, settings=work.settings(ITEM_PIPELINES={Pipeline: 1}))).totals.outcomes == outcomes
+
+
+@ensureDeferred
+async def test_an_item_that_no_exporter_can_write(server: MockServer, work: Work) -> None:
+    """An item that is in none of the feeds, or only in some, is not fetched: its target failed, and leaves no line."""
+
+    class Own(BatchSpider):
+        def parse(self, response):
+            yield {"url": response.url, "what": object() if response.url.endswith("1") else 1}
+
+    work.write(*(server.url(f"page/{n}") for n in range(3)))
+    settings = work.settings({"items.jsonl": {"format": "jsonl"}, "items.csv": {"format": "csv"}})
+    crawler = await work.run(Own, settings=settings)
+    assert crawler.totals.outcomes == {"fetched": 2, "failed/feed": 1}
+    assert len(work.items()) == 2
+    assert len(rows(work.folder / "items.csv")) == 3
+    feeds = {
+        "items.jsonl": {"format": "jsonl", "item_classes": [dict]},
+        "no.jsonl": {"format": "jsonl", "item_classes": [str]},
+    }
+    settings = work.settings(feeds, JOBDIR=str(work.folder / "job2"))
+    assert (await work.run(settings=settings)).totals.outcomes == {"fetched": 3}, "filtered feeds take what they take"
+
+
+@ensureDeferred
+async def test_further_requests(server: MockServer, work: Work) -> None:
+    """Items of requests that callbacks yield are in the feed too."""
+
+    class Follows(BatchSpider):
+        def parse(self, response):
+            yield {"url": response.url}
+            yield response.follow(f"/page/next-{response.url[-1]}", callback=self.parse_next, dont_filter=True)
+
+        def parse_next(self, response):
+            yield {"url": response.url}
+
+    work.write(*(server.url(f"page/{n}") for n in range(5)))
+    crawler = await work.run(Follows)
+    assert crawler.totals.outcomes == {"fetched": 5}
+    assert len(set(work.items())) == len(work.items()) == 10
+    await work.run(Follows)
+    assert len(work.items()) == 10
+
+
+class Elsewhere(FileFeedStorage.__mro__[1]):
+    """A storage that is somewhere else."""
+
+
+@pytest.mark.parametrize(
+    ("feed", "options", "why"),
+    [
+        ("items.json", {"format": "json"}, "after a stop nothing can be added to a file of format json"),
+        ("items.xml", {"format": "xml"}, "after a stop nothing can be added to a file of format xml"),
+        ("items.what", {}, "its format 'what' is unknown"),
+        (
+            "items-%(batch_id)d.jsonl",
+            {"format": "jsonl", "batch_item_count": 10},
+            "with batch_item_count its files are",
+        ),
+        (
+            "items.jsonl.gz",
+            {"format": "jsonl", "postprocessing": ["scrapy.extensions.postprocessing.GzipPlugin"]},
+            "what postprocessing makes of it cannot be cut back",
+        ),
+        ("s3://user:secret@bucket/items.jsonl", {"format": "jsonl"}, "S3FeedStorage stores it when all is done"),
+        ("else://here/items.jsonl", {"format": "jsonl"}, "Elsewhere stores it when all is done"),
+    ],
+)
+@ensureDeferred
+async def test_feeds_that_cannot_be_gone_on_with(work: Work, feed: str, options: dict, why: str) -> None:
+    """A feed of which a job could not keep its promise is refused, with the reason and what to do."""
+    work.write("http://127.0.0.1:1/")
+    uri = feed if "://" in feed else str(work.folder / feed)
+    settings = {**work.settings(), "FEEDS": {uri: options}, "FEED_STORAGES": {"else": Elsewhere}}
+    sentence = await work.refused(settings)
+    assert sentence.startswith(f"the feed {uri.replace('secret', '***')} cannot be used with JOBDIR: {why}")
+
+
+@ensureDeferred
+async def test_feeds_without_a_job_are_scrapys(server: MockServer, work: Work) -> None:
+    """Without a job directory, and for other spiders with one, feeds are as Scrapy has them."""
+    work.write(server.url("page/1"))
+    feeds = {"items.json": {"format": "json"}, "items.csv": {"format": "csv"}, "x/%(name)s.jsonl": {"format": "jsonl"}}
+    await work.run(settings=work.settings(feeds, JOBDIR=None))
+    await work.run(settings=work.settings({"items.csv": {"format": "csv"}}, JOBDIR=None))
+    assert len(json.loads((work.folder / "items.json").read_text())) == 1
+    assert work.items("x/batch.jsonl") == [server.url("page/1")]
+    assert [row[0] for row in rows(work.folder / "items.csv")] == ["url", server.url("page/1")] * 2
+
+
+@ensureDeferred
+async def test_names_with_a_time(server: MockServer, work: Work) -> None:
+    """A feed that has another name in every run has what that run fetched."""
+    work.write(*(server.url(f"page/{n}") for n in range(6)))
+    for number in (1, 2):
+
+        class Own(Stops):
+            part = number
+
+        settings = work.settings({"items-%(part)s.jsonl": {"format": "jsonl"}})
+        await work.run(Own, settings=settings, pages=3 if number == 1 else 99)
+    assert sorted(work.items("items-1.jsonl") + work.items("items-2.jsonl")) == sorted(
+        server.url(f"page/{n}") for n in range(6)
+    )
+
+
+# -- refused -----------------------------------------------------------------------------------------------------------
+
+
+@ensureDeferred
+async def test_another_list(server: MockServer, work: Work) -> None:
+    """A list that is not the one the job was begun with is refused, and nothing is changed."""
+    pages = [server.url(f"page/{n}") for n in range(4)]
+    work.write(*pages)
+    await work.run()
+    hint = ": give the list that this job was begun with, or another JOBDIR"
+    first = len("".join(f"{url}\n" for url in pages))
+    work.write(*pages[::-1], name="other.txt")
+    assert (
+        await work.refused() == f"{work.list} has other text in its first 4 lines than when they were read before{hint}"
+    )
+    work.write(*pages[:3], name="shorter.txt")
+    assert (
+        await work.refused() == f"{work.list} ends after {first // 4 * 3} bytes, where {first} were read before{hint}"
+    )
+    work.list.write_text("\n".join([*pages[:3], pages[3] + "0"]) + "\n")
+    assert "has other text" in await work.refused()
+    work.write(*pages, name="the-same.txt")
+    assert (await work.run()).totals.outcomes == {"fetched": 4}, "a copy is the same list"
+    work.write(*pages, "http://127.0.0.1:1/", name="the-same.txt")
+    assert (await work.run()).totals.read == 5
+
+
+@ensureDeferred
+async def test_a_last_line_that_goes_on(server: MockServer, work: Work) -> None:
+    """A last line that was cut short when it was read is not the same line when it is whole."""
+    work.list.write_text(f"{server.url('page/1')}\n{server.url('page/2')}")
+    await work.run()
+    work.list.write_text(f"{server.url('page/1')}\n{server.url('page/22')}\n")
+    assert "has more on line 2 than when it was read before, as its last line" in await work.refused()
+
+
+@ensureDeferred
+async def test_another_way_to_read_it(server: MockServer, work: Work) -> None:
+    """Another spider, format or column than the job was begun with is refused."""
+    work.list = work.folder / "urls.csv"
+    work.list.write_text(f"url,link\n{server.url('page/1')},{server.url('page/2')}\n")
+    await work.run()
+    assert "the url_field of the job in" in await work.refused(url_field="link")
+    assert "is 'url', not 'link': give that, or another JOBDIR" in await work.refused(url_field="link")
+    assert "the list's format of the job in" in await work.refused(format="txt")
+    assert "the spider of the job in" in await work.refused(name="other")
+
+
+@ensureDeferred
+async def test_in_use(server: MockServer, work: Work) -> None:
+    """A job that somebody works on is refused to others, and free when that is over."""
+    work.write(server.url("page/1"))
+
+    class Asks(BatchSpider):
+        async def parse(self, response):
+            self.sentence = None
+            try:
+                await run(BatchSpider, str(work.list), work.settings())
+            except StartError as e:
+                self.sentence = str(e)
+
+    crawler = await work.run(Asks)
+    assert f"JOBDIR {work.folder / 'job'} is in use: another process works on this job" in crawler.spider.sentence
+    assert (await work.run()).totals.outcomes == {"fetched": 1}
+
+
+@ensureDeferred
+async def test_a_job_directory_that_cannot_be_used(work: Work) -> None:
+    """A job directory that cannot be made, and one with something else in the ledger's place, are named."""
+    work.write("http://127.0.0.1:1/")
+    (work.folder / "file").write_text("x")
+    sentence = await work.refused(work.settings(JOBDIR=str(work.folder / "file" / "job")))
+    assert sentence == f"JOBDIR {work.folder / 'file' / 'job'} cannot be used: Not a directory"
+    job = work.folder / "job"
+    job.mkdir()
+    (job / "ledger.sqlite").write_text("my own notes" * 100)
+    assert f"the ledger {job / 'ledger.sqlite'} cannot be used: file is not a database; it was" in await work.refused()
+    (job / "ledger.sqlite").unlink()
+    (job / "ledger.sqlite").mkdir()
+    assert f"the ledger {job / 'ledger.sqlite'} cannot be used: unable to open" in await work.refused()
+
+
+@pytest.mark.parametrize("retry", ["fetched", "failed/", "dns", "failed/dns,timeout"])
+@ensureDeferred
+async def test_a_retry_of_no_outcome(work: Work, retry: str) -> None:
+    """A retry of something that is no outcome is refused."""
+    work.write("http://127.0.0.1:1/")
+    assert f"retry: {retry.split(',')[-1]!r} is no outcome to try again: name failed" in await work.refused(retry=retry)
+
+
+@ensureDeferred
+async def test_a_feed_that_lost_something(server: MockServer, work: Work) -> None:
+    """A feed that has not all that a killed job had settled is refused; one that is not asked for may be gone."""
+    work.write(*(server.url(f"page/{n}") for n in range(6)))
+    await work.run(Stops, pages=3)
+    ledger = sqlite3.connect(work.folder / "job" / "ledger.sqlite")
+    ledger.execute("UPDATE feed SET closed = 0")  # as after a kill
+    ledger.commit()
+    ledger.close()
+    feed = work.folder / "items.jsonl"
+    whole = feed.read_bytes()
+    feed.write_bytes(whole[:-1])
+    assert f"{feed} has {len(whole) - 1} bytes, where this job has written {len(whole)} bytes: bring it back" in (
+        await work.refused()
+    )
+    feed.unlink()
+    assert f"{feed} is gone, where this job has written {len(whole)} bytes: bring it back" in await work.refused()
+    assert (await work.run(settings=work.settings({"other.jsonl": {"format": "jsonl"}}))).totals.fetched == 6
+    feed.write_bytes(whole)
+
+
+# -- stdin -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def stdin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A function that puts its argument on stdin."""
+    files = []
+
+    def put(data: bytes) -> str:
+        (tmp_path / "piped").write_bytes(data)
+        files.append((tmp_path / "piped").open())
+        monkeypatch.setattr(sys, "stdin", files[-1])
+        return "-"
+
+    yield put
+    for file in files:
+        file.close()
+
+
+@pytest.mark.parametrize("form", ["txt", "csv", "csv.gz"])
+@ensureDeferred
+async def test_stdin_is_kept(server: MockServer, work: Work, stdin, caplog, form: str) -> None:
+    """A list on stdin is resumed from what was kept of it: given once more, or a longer one, or nothing."""
+
+    def lines(count: int) -> bytes:
+        data = (b"url\n" if "csv" in form else b"") + "".join(
+            f"{server.url(f'page/{n}')}\n" for n in range(count)
+        ).encode()
+        return gzip.compress(data, mtime=0) if form.endswith("gz") else data
+
+    await work.run(Stops, urls=stdin(lines(20)), format=form, pages=3)
+    await work.run(Stops, urls=stdin(b""), format=form, pages=3)
+    await work.run(Stops, urls=stdin(lines(20)), format=form, pages=3)
+    crawler = await work.run(urls=stdin(b""), format=form)
+    assert crawler.totals.outcomes == {"fetched": 20}
+    assert "nothing on stdin" not in caplog.text
+    if form == "txt":
+        await work.run(urls=stdin(lines(25)), format=form)
+    assert len(set(work.items())) == len(work.items()) == (25 if form == "txt" else 20)
+
+
+@pytest.mark.parametrize("other", ["other text", "shorter"])
+@ensureDeferred
+async def test_another_list_on_stdin(server: MockServer, work: Work, stdin, other: str) -> None:
+    """Another list on stdin ends the batch as incomplete, before anything of it is taken."""
+    lines = "".join(f"{server.url(f'page/{n}')}\n" for n in range(20)).encode()
+    await work.run(Stops, urls=stdin(lines), pages=3)
+    crawler = await work.run(urls=stdin(lines.replace(b"page", b"ring") if other == "other text" else lines[:100]))
+    assert crawler.stats.get_value("finish_reason") == "incomplete"
+    assert "stdin has other text" in crawler.totals.error or "stdin ends after 100 bytes" in crawler.totals.error
+    assert crawler.totals.read == 20
+    assert all("page" in path for path in server.control()["hits"])
+    assert (await work.run(urls=stdin(lines))).totals.outcomes == {"fetched": 20}
+
+
+@ensureDeferred
+async def test_stdin_that_was_not_read_to_its_end(server: MockServer, work: Work, stdin, monkeypatch, caplog) -> None:
+    """When a list on stdin was not read to its end, and is not given again, a warning says that there is more."""
+    read_end, write_end = os.pipe()
+    with open(read_end) as pipe:
+        monkeypatch.setattr(sys, "stdin", pipe)
+        os.write(write_end, "".join(f"{server.url(f'page/{n}')}\n" for n in range(5)).encode())
+        await work.run(Stops, urls="-", pages=2)
+        os.close(write_end)
+    crawler = await work.run(urls=stdin(b""))
+    assert crawler.totals.outcomes == {"fetched": 5}
+    assert "nothing on stdin, and an earlier run did not read it to its end" in caplog.text
+
+
+# -- the parts that are not documented, or stand alone -----------------------------------------------------------------
+
+
+def test_scrapys_exporters_are_what_they_were(tmp_path: Path) -> None:
+    """What a job needs of exporters: JSON lines are written whole, at once, each with its end."""
+    feed = Feed(tmp_path / "feed", None)
+    exporter = JsonLinesItemExporter(feed, encoding="utf-8")
+    exporter.start_exporting()
+    exporter.export_item({"a": 1})
+    assert feed.take() == b'{"a": 1}\n'
+    exporter.finish_exporting()
+    assert feed.take() == b""
+    assert feed.state == FeedState(0)
+    feed.close()
+
+
+@ensureDeferred
+async def test_lines_belong_to_their_item(server: MockServer, work: Work) -> None:
+    """Whatever the order of the extensions, what the feed exporter wrote last when we hear of an item is that item."""
+
+    class Late(BatchSpider):
+        """Its items overlap, and its jobs end in another order than their items are exported."""
+
+        async def parse(self, response):
+            yield {"url": response.url}
+            number = int(response.url.rsplit("/", 1)[1])
+            await scrapy.utils.asyncio.sleep(0.02 * (number % 3))
+            if number % 4 == 0:
+                raise CloseSpider("enough")
+
+    work.write(*(server.url(f"page/{n}") for n in range(40)))
+    settings = work.settings(
+        CONCURRENT_REQUESTS=8,
+        EXTENSIONS={
+            "scrapy.extensions.feedexport.FeedExporter": 900,
+            "scrapy_batcher.CooperatorExtension": 10,
+        },
+    )
+    totals: Totals | None = None
+    while totals is None or totals.pending:
+        totals = (await work.run(Late, settings=settings)).totals
+    assert Counter(work.items()) == Counter(server.url(f"page/{n}") for n in range(40))

@@ -20,8 +20,9 @@ class Checkpoints:
     is fetched is on the disk, and what a feed has behind the length that the ledger knows will be fetched again: there
     it is cut when a job is resumed.
 
-    :param targets: settlements after which a checkpoint is made
-    :param seconds: after which it is, however many there are
+    :param targets: settlements that may be without one at a time, so that a crash cannot undo more; one is made when
+        they are half as many
+    :param seconds: after which one is made, however few they are
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class Checkpoints:
         self._failed = False  # whether one did; an error elsewhere does not keep from entering what was settled before
         self._settled: list[Settlement] = []  # since the last checkpoint began
         self._entered: dict[str, FeedState] = {}  # the feeds as the last one has entered them
+        self._entering = 0  # those that the one under way enters
         self._under_way = False
         self._waiting: list[Deferred[None]] = []  # for the end of the one that is
         self._timer: CallLaterResult | None = None
@@ -70,14 +72,13 @@ class Checkpoints:
     def add(self, settlement: Settlement) -> None:
         """Enter *settlement* at the next one."""
         self._settled.append(settlement)
-        if len(self._settled) >= self._targets:
+        if len(self._settled) * 2 >= self._targets:
             self._begin()
 
     @property
     def crowded(self) -> bool:
-        """Whether there must be no more to settle until the one that is under way is `over`, so that what a crash can
-        undo is bounded."""
-        return self._under_way and len(self._settled) >= self._targets
+        """Whether there must be no more to settle until the one that is under way is `over`."""
+        return self._under_way and self._entering + len(self._settled) >= self._targets
 
     def over(self) -> Deferred[None]:
         """Fires when the one that is under way is over."""
@@ -101,6 +102,7 @@ class Checkpoints:
 
     async def _make(self) -> None:
         settled, self._settled = self._settled, []
+        self._entering = len(settled)
         states = self._output.states() if self._output else {}
         try:
             if self._failures:

@@ -44,8 +44,8 @@ class Config:
     :param schemes: ``BATCHER_SCHEMES``: URL schemes that are fetched, in lower case
     :param skip_duplicates: ``BATCHER_SKIP_DUPLICATES``: whether a request seen before is ``skipped/duplicate``
     :param failures: ``BATCHER_FAILURES``: path of the failures file, ``None`` for none
-    :param checkpoint_targets: ``BATCHER_CHECKPOINT_TARGETS``: outcomes after which they are entered into the ledger
-    :param checkpoint_seconds: ``BATCHER_CHECKPOINT_SECONDS``: seconds after which they are, however many
+    :param checkpoint_targets: ``BATCHER_CHECKPOINT_TARGETS``: outcomes that a crash can undo, beside what is in flight
+    :param checkpoint_seconds: ``BATCHER_CHECKPOINT_SECONDS``: seconds after which outcomes are entered into the ledger
     :param jobdir: ``JOBDIR``: the directory of a job that can be resumed, ``None`` for none
     :param concurrency: ``CONCURRENT_REQUESTS``: downloads in flight in all, 0 for no limit
     :param host_concurrency: ``CONCURRENT_REQUESTS_PER_DOMAIN``: downloads in flight per host

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import ExitStack
 from pathlib import Path
 
 
@@ -22,20 +23,26 @@ class JobDir:
             self._path.mkdir(parents=True, exist_ok=True)
         except OSError as e:
             raise JobDirError(f"JOBDIR {path} cannot be used: {e.strerror}") from e
-        # An empty database that is only there for its lock: the system gives it back with the process, however that
-        # ends, and no child process inherits it.
-        file = self._path / "ledger.lock"
-        self._lock = sqlite3.connect(file, timeout=0, isolation_level=None)
-        try:
-            self._lock.execute("PRAGMA journal_mode = MEMORY")
-            self._lock.execute("BEGIN EXCLUSIVE")
-        except sqlite3.OperationalError as e:
-            self._lock.close()
-            if "locked" in str(e):
-                raise JobDirError(
-                    f"JOBDIR {path} is in use: another process works on this job. Wait until it has ended, or stop it"
-                ) from e
-            raise JobDirError(f"JOBDIR {path} cannot be used: {e} ({file})") from e
+        self._lock = self._locked(self._path / "ledger.lock")
+
+    def _locked(self, file: Path) -> sqlite3.Connection:
+        """An empty database that is only there for its lock: the system gives that back with the process, however it
+        ends, and no child process inherits it."""
+        with ExitStack() as failed:
+            try:
+                lock = sqlite3.connect(file, timeout=0, isolation_level=None)
+                failed.callback(lock.close)
+                lock.execute("PRAGMA journal_mode = MEMORY")
+                lock.execute("BEGIN EXCLUSIVE")
+            except sqlite3.Error as e:
+                if "locked" in str(e):
+                    raise JobDirError(
+                        f"JOBDIR {self._path} is in use: another process works on this job. Wait until it has ended, or "
+                        "stop it"
+                    ) from e
+                raise JobDirError(f"JOBDIR {self._path} cannot be used: {e} ({file})") from e
+            failed.pop_all()
+            return lock
 
     @property
     def ledger(self) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -110,6 +111,8 @@ def _open_output(spider: Batch, ledger: Ledger, feeds: list[NamedFeed]) -> Outpu
         fields = feed.options.get("fields")
         if state and state.header and fields and header_of(fields) != state.header:
             raise refuse(f"{feed.uri} has the header {', '.join(state.header)}, not {', '.join(header_of(fields))}")
+        if feed.path and not os.access(place := _nearest(Path(feed.path)), os.W_OK):
+            raise refuse(f"the feed {feed.uri} cannot be written: {os.path.relpath(place)} is read-only for this user")
         if feed.is_stdout:
             spider.logger.info("stdout cannot be cut back: after a stop some items may come once more on it")
     try:
@@ -123,6 +126,11 @@ def _open_output(spider: Batch, ledger: Ledger, feeds: list[NamedFeed]) -> Outpu
         expected=sum(feed.takes_all and not feed.is_stdout for feed in feeds),
         stdout=any(feed.is_stdout for feed in feeds),
     )
+
+
+def _nearest(path: Path) -> Path:
+    """*path*, or the nearest of the folders it is to be in that is there."""
+    return path if path.exists() else _nearest(path.parent)
 
 
 def _open_failures(path: str, files: ExitStack) -> FailuresFile:

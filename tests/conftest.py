@@ -130,10 +130,14 @@ class LoopbackResolver(CachingThreadedResolver):
 '''
 
 
-@pytest.fixture
-def project(tmp_path: Path) -> Project:
-    project = Project(tmp_path)
+def make_project(path: Path) -> Project:
+    project = Project(path)
     project.write("scrapy.cfg", "[settings]\ndefault = project_settings\n")
     project.write("project_settings.py", SETTINGS)
     project.write("project_spiders.py", SPIDERS)
     return project
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return make_project(tmp_path)

@@ -1,0 +1,119 @@
+"""An extension that ends the process, without any warning, at a place that the setting ``DIE_AT`` names.
+
+It puts itself around the package's own functions: nothing in the package knows of it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import contextmanager
+from functools import wraps
+from typing import Any
+
+from scrapy.exceptions import NotConfigured
+
+from scrapy_batcher import opening
+from scrapy_batcher.database import Database
+from scrapy_batcher.failures import FailuresFile
+from scrapy_batcher.ledger import Ledger
+from scrapy_batcher.output import Feed, Output
+from scrapy_batcher.spool import Spool
+
+STATUS = 99  # of a process that died here
+
+
+def die() -> None:
+    os._exit(STATUS)
+
+
+def before(original: Callable) -> Callable:
+    return lambda *args, **kwargs: die()
+
+
+def after(original: Callable) -> Callable:
+    @wraps(original)
+    def call(*args: Any, **kwargs: Any) -> None:
+        original(*args, **kwargs)
+        die()
+
+    return call
+
+
+def with_half_the_rows(original: Callable) -> Callable:
+    def load(self: Ledger, rows: list, mark: Any) -> None:
+        def half():
+            yield from rows[: len(rows) // 2]
+            die()
+
+        original(self, half(), mark)
+
+    return load
+
+
+def with_half_the_bytes(original: Callable) -> Callable:
+    def write(self: Any, data: bytes) -> None:
+        original(self, bytes(data)[: len(data) // 2])
+        die()
+
+    return write
+
+
+def before_the_commit(original: Callable) -> Callable:
+    @contextmanager
+    def transaction(self: Database):
+        with original(self):
+            yield
+            die()
+
+    return transaction
+
+
+def with_the_first_feed(original: Callable) -> Callable:
+    def cut_back(states: dict, named: list) -> None:
+        assert len(states) > 1
+        original(dict(list(states.items())[:1]), named)
+        die()
+
+    return cut_back
+
+
+POINTS: dict[str, tuple[Any, str, Callable, int]] = {
+    # name: (where, what, how, at which call)
+    "some rows of a slice are loaded": (Ledger, "load", with_half_the_rows, 1),
+    "a slice is loaded": (Ledger, "load", after, 1),
+    "a feed is opened": (Output, "open", after, 2),
+    "before a line is written": (Feed, "append", before, 20),
+    "half a line is written": (Feed, "append", with_half_the_bytes, 20),
+    "a line is written": (Feed, "append", after, 31),
+    "before the feeds are synced": (Output, "sync", before, 2),
+    "the feeds are synced": (Output, "sync", after, 2),
+    "before the commit": (Database, "transaction", before_the_commit, 7),
+    "the checkpoint is committed": (Ledger, "settle", after, 5),
+    "one of two feeds is cut back": (opening, "cut_back", with_the_first_feed, 1),
+    "the failures file is empty": (FailuresFile, "clear", after, 1),
+    "a failure is written": (FailuresFile, "write", after, 3),
+    "some are taken up": (Ledger, "take_up", after, 1),
+    "before a feed is closed": (Output, "close", before, 1),
+    "half of a chunk of stdin is kept": (Spool, "_keep", with_half_the_bytes, 1),
+}
+
+
+class Dies:
+    @classmethod
+    def from_crawler(cls, crawler):
+        point = crawler.settings["DIE_AT"]
+        if not point:
+            raise NotConfigured
+        where, what, how, call = POINTS[point]
+        original = getattr(where, what)
+        fatal = how(original)
+        calls = 0
+
+        def counting(*args: Any, **kwargs: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            return (fatal if calls == call else original)(*args, **kwargs)
+
+        setattr(where, what, counting)
+        return cls()

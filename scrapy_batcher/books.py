@@ -216,8 +216,9 @@ class Books:
         """
         await self.checkpoint()
         tally: Mapping[str, int] = {**self._counts, PENDING: self.pending}
+        complete = False
         try:
-            tally = self._ledger.tally()
+            tally, complete = self._ledger.tally(), self._ledger.complete
         except LedgerError as e:
             self.fail(e)
         if self.error:
@@ -226,6 +227,7 @@ class Books:
             tally,
             read=self._read,
             fetched_before=self._fetched_before,
+            complete=complete,
             bytes=self._bytes,
             seconds=seconds,
             error=error,

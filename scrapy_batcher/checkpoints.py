@@ -108,6 +108,8 @@ class Checkpoints:
             if self._failures:
                 self._failures.flush()
             await run_in_thread(self._sync)
+            if self._output:
+                states |= self._output.closed()  # meanwhile
             if settled or states != self._entered:
                 self._ledger.settle(settled, states)
                 self._entered = states

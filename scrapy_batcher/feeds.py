@@ -18,7 +18,7 @@ from scrapy.utils.misc import load_object
 from twisted.internet.defer import Deferred
 from w3lib.url import file_uri_to_path
 
-from scrapy_batcher.output import Feed, Output, outputs
+from scrapy_batcher.output import Feed, outputs
 from scrapy_batcher.redact import redact
 
 logger = logging.getLogger(__name__)
@@ -31,18 +31,15 @@ class FileFeedStorage(feedexport.FileFeedStorage):
     It has the name of Scrapy's, since stats are named after it.
     """
 
-    _output: Output | None = None
-
     def open(self, spider: Spider) -> IO[bytes]:
-        self._output = outputs.get(spider.crawler)
-        if self._output is None:
-            return super().open(spider)
-        return cast("IO[bytes]", self._output.open(Path(self.path).resolve(), overwrite=self.write_mode == "wb"))
+        if output := outputs.get(spider.crawler):
+            return cast("IO[bytes]", output.open(Path(self.path).resolve(), overwrite=self.write_mode == "wb"))
+        return super().open(spider)
 
     def store(self, file: IO[bytes]) -> Deferred[None] | None:
-        if self._output is None:
-            return super().store(file)
-        return deferred_from_coro(self._output.close(cast("Feed", file)))
+        if isinstance(file, Feed):
+            return deferred_from_coro(file.output.close(file))
+        return super().store(file)
 
 
 class CsvItemExporter(exporters.CsvItemExporter):

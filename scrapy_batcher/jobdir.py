@@ -37,8 +37,7 @@ class JobDir:
             except sqlite3.Error as e:
                 if "locked" in str(e):
                     raise JobDirError(
-                        f"JOBDIR {self._path} is in use: another process works on this job. Wait until it has ended, or "
-                        "stop it"
+                        f"JOBDIR {self._path} is in use: another process works on this job; wait for it, or stop it"
                     ) from e
                 raise JobDirError(f"JOBDIR {self._path} cannot be used: {e} ({file})") from e
             failed.pop_all()

@@ -48,7 +48,9 @@ def open_books(spider: Batch, crawler: Crawler, config: Config) -> Books:
 
     :raises StartError: when something is wrong with its list, its feeds, its failures file or its job directory
     """
-    with ExitStack() as files:
+    files = ExitStack()  # what is open
+    with ExitStack() as failed:
+        failed.enter_context(files)
         files.callback(spider.source.close)
         try:
             feeds = named_feeds(crawler.settings)
@@ -57,16 +59,19 @@ def open_books(spider: Batch, crawler: Crawler, config: Config) -> Books:
             if config.jobdir:
                 for feed in feeds:
                     check_feed(feed, crawler.settings)
-                ledger, spool = _open_job(spider, config.jobdir, files)
-                spider.source.resume(ledger.mark, spool)
+                jobdir = JobDir(config.jobdir)
+                files.callback(jobdir.close)
+                ledger = _open_ledger(spider, jobdir.ledger, files)
+                spider.source.resume(ledger.mark, jobdir.spool)
                 output = outputs[crawler] = _open_output(spider, ledger, feeds)
             else:
-                ledger = Ledger()
-                files.callback(ledger.close)
+                ledger = _open_ledger(spider, None, files)
             file = _open_failures(failures, files) if failures else None
+            books = Books(config, crawler.stats, spider.logger, ledger, output, file, spider.source, files)
         except (FeedError, JobDirError, LedgerError, OutputError, SourceError) as e:
             raise refuse(str(e)) from e
-        return Books(config, crawler.stats, spider.logger, ledger, output, file, spider.source, files.pop_all())
+        failed.pop_all()
+        return books
 
 
 def _check_paths(spider: Batch, config: Config, feeds: list[NamedFeed]) -> str | None:
@@ -84,18 +89,16 @@ def _check_paths(spider: Batch, config: Config, feeds: list[NamedFeed]) -> str |
     return failures
 
 
-def _open_job(spider: Batch, path: str, files: ExitStack) -> tuple[Ledger, Path]:
-    """The ledger in the job directory at *path*, and where stdin is kept."""
-    jobdir = JobDir(path)
-    files.callback(jobdir.close)
-    ledger = Ledger(jobdir.ledger)
+def _open_ledger(spider: Batch, path: Path | None, files: ExitStack) -> Ledger:
+    """The ledger at *path*, or a temporary one, which belongs to the batch of *spider*."""
+    ledger = Ledger(path)
     files.callback(ledger.close)
     given = Owner(spider.name, spider.source.row_format, spider.source.url_field)
     owner = ledger.belong(given)
     for what, theirs, ours in zip(("spider", "list's format", "url_field"), owner, given, strict=True):
         if theirs != ours:
             raise refuse(f"the {what} of the job in {path} is {theirs!r}, not {ours!r}: give that, or another JOBDIR")
-    return ledger, jobdir.spool
+    return ledger
 
 
 def _open_output(spider: Batch, ledger: Ledger, feeds: list[NamedFeed]) -> Output:

@@ -27,10 +27,12 @@ class Feed(io.RawIOBase):
 
     :param path: its file, which may have something in it already
     :param state: what an earlier run of the job wrote there, if one did
+    :param output: what it is a part of
     """
 
-    def __init__(self, path: Path, state: FeedState | None) -> None:
+    def __init__(self, path: Path, state: FeedState | None, output: Output) -> None:
         self.path = path
+        self.output = output
         self._file = path.open("ab", buffering=0)
         self._length = self._file.seek(0, os.SEEK_END)
         self._held = bytearray()
@@ -82,7 +84,7 @@ class Feed(io.RawIOBase):
 
     def write_header(self, header: list[str]) -> None:
         """Put what is held into the file: the header that names the columns *header*, which belongs to no job."""
-        self.append(self.take())
+        self.output.append([(self, self.take())])
         self.header = header
 
     def sync(self) -> None:
@@ -132,7 +134,7 @@ class Output:
             path.parent.mkdir(parents=True, exist_ok=True)
             if overwrite and str(path) not in self._earlier:
                 path.write_bytes(b"")
-            feed = Feed(path, self._earlier.get(str(path)))
+            feed = Feed(path, self._earlier.get(str(path)), self)
             # Known before it is written, or nobody would cut it back.
             self._enter({str(path): feed.state})
         except Exception as e:
@@ -148,7 +150,7 @@ class Output:
         """
         self.append([(feed, feed.take())])
         await run_in_thread(feed.sync)
-        feed.close()
+        feed.close()  # in the same turn of the loop as it is entered, so that no checkpoint finds it in between
         self._enter({str(feed.path): feed.state})
 
     def take(self) -> tuple[Lines, bool]:
@@ -176,6 +178,10 @@ class Output:
     def states(self) -> dict[str, FeedState]:
         """How much of each feed stands for settled targets."""
         return {str(feed.path): feed.state for feed in self._feeds}
+
+    def closed(self) -> dict[str, FeedState]:
+        """Those of `states` that will not change any more."""
+        return {path: state for path, state in self.states().items() if state.closed}
 
     def sync(self) -> None:
         """Wait until the disk has what is in the feeds. Other threads may call this."""

@@ -20,6 +20,7 @@ class Totals:
     :param seconds: from the start of this run to its end
     :param error: why the list was not read, or not worked through, to its end; ``None`` when it was
     :param fetched_before: targets that earlier runs of the job have fetched
+    :param complete: whether the list was read to its end
     """
 
     read: int
@@ -29,6 +30,7 @@ class Totals:
     seconds: float
     error: str | None = None
     fetched_before: int = 0
+    complete: bool = True
 
     @classmethod
     def from_tally(
@@ -40,11 +42,12 @@ class Totals:
         seconds: float,
         error: str | None,
         fetched_before: int = 0,
+        complete: bool = True,
     ) -> Totals:
         """The totals from what the ledger counted (`Ledger.tally`)."""
         names = sorted(tally.keys() - {PENDING}, key=lambda name: (name != FETCHED, name))
         outcomes = {name: tally[name] for name in names}
-        return cls(read, outcomes, tally.get(PENDING, 0), bytes, seconds, error, fetched_before)
+        return cls(read, outcomes, tally.get(PENDING, 0), bytes, seconds, error, fetched_before, complete)
 
     @property
     def fetched(self) -> int:
@@ -71,7 +74,13 @@ def summary(totals: Totals) -> str:
     """*totals* in a few lines, for the log."""
     fetched_now = totals.fetched - totals.fetched_before
     rate = fetched_now / totals.seconds if totals.seconds else 0.0
-    end = f"incomplete: {totals.error}" if totals.error else "closed early" if totals.pending else "finished"
+    end = (
+        f"incomplete: {totals.error}"
+        if totals.error
+        else "closed early"
+        if totals.pending or not totals.complete
+        else "finished"
+    )
     lines = [
         f"Batch {end}",
         f"{totals.read:>10,} read = {totals.fetched:,} fetched + {totals.failed:,} failed "

@@ -41,7 +41,7 @@ def test_a_list_on_every_reactor(project: Project, server: MockServer, reactor: 
     """The batch spider, the limits and the totals are the same on every reactor, and without one."""
     urls = [server.url(f"page/{n}?delay=0.01") for n in range(20)] + [server.url("status/404"), "nonsense"]
     project.write("urls.txt", "\n".join(urls))
-    settings = {**reactor, "CONCURRENT_REQUESTS_PER_DOMAIN": 2}
+    settings = {**reactor, "CONCURRENT_REQUESTS_PER_DOMAIN": 2, "JOBDIR": "job"}
     run = project.scrapy("crawl", "batch", "-a", "urls=urls.txt", "-O", "items.jsonl", settings=settings)
     assert run.status == 0, run.log
     assert sorted(item["url"] for item in project.items()) == sorted(urls[:20])

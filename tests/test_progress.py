@@ -40,6 +40,12 @@ def test_an_empty_batch():
     assert "0.0 pages per second" in summary(empty)
 
 
+def test_a_list_that_was_not_read_to_its_end():
+    """A batch that was closed before its list was read is not finished, though everything that was read is done."""
+    closed = Totals.from_tally({"fetched": 1}, read=1, bytes=6, seconds=3.0, error=None, complete=False)
+    assert summary(closed).splitlines()[0] == "Batch closed early"
+
+
 def test_the_rate_is_that_of_this_run():
     """What earlier runs have fetched is in the totals, and not in the rate."""
     resumed = Totals.from_tally({"fetched": 100}, read=100, fetched_before=40, bytes=6, seconds=3.0, error=None)

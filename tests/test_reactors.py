@@ -12,7 +12,8 @@ from tests.conftest import ROOT
 
 
 @pytest.mark.parametrize(
-    "file", ["test_semaphore_paths.py", "test_cooperator_paths.py", "test_engine.py", "test_reader.py"]
+    "file",
+    ["test_semaphore_paths.py", "test_cooperator_paths.py", "test_engine.py", "test_reader.py", "test_resume.py"],
 )
 def test_on_a_reactor_that_is_not_asyncio(file: str) -> None:
     """The same tests pass on Twisted's default reactor."""

@@ -26,7 +26,7 @@ from scrapy.exporters import JsonLinesItemExporter
 from scrapy_batcher import BatchSpider, StartError, Totals
 from scrapy_batcher.feeds import FileFeedStorage
 from scrapy_batcher.ledger import FeedState
-from scrapy_batcher.output import Feed
+from scrapy_batcher.output import Output
 from tests.crawling import finish, run, watched
 from tests.mockserver import MockServer
 
@@ -703,11 +703,12 @@ async def test_stdin_that_was_not_read_to_its_end(server: MockServer, work: Work
 
 def test_scrapys_exporters_are_what_they_were(tmp_path: Path) -> None:
     """What a job needs of exporters: JSON lines are written whole, at once, each with its end."""
-    feed = Feed(tmp_path / "feed", None)
+    output = Output({}, lambda states: None, expected=1, stdout=False)
+    feed = output.open(tmp_path / "feed", overwrite=False)
     exporter = JsonLinesItemExporter(feed, encoding="utf-8")
     exporter.start_exporting()
     exporter.export_item({"a": 1})
-    assert feed.take() == b'{"a": 1}\n'
+    assert output.take() == ([(feed, b'{"a": 1}\n')], True)
     exporter.finish_exporting()
     assert feed.take() == b""
     assert feed.state == FeedState(0)

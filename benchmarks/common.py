@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -15,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import IO, Any
 from urllib.request import urlopen
 
 HERE = Path(__file__).parent
@@ -30,11 +31,13 @@ class Case:
 
     :param spider: ``plain`` or ``batch``
     :param settings: what makes it this case
+    :param job: whether it has a ``JOBDIR``, a new one each time
     """
 
     name: str
     spider: str
     settings: Mapping[str, Any] = field(default_factory=dict)
+    job: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,14 @@ class Server:
 
     def peak(self) -> int:
         """How many requests were in flight at once, at most, since this was last asked."""
-        with urlopen(self.url("peak"), timeout=10) as response:
+        return self._number("peak")
+
+    def requests(self) -> int:
+        """How many requests there were."""
+        return self._number("requests")
+
+    def _number(self, what: str) -> int:
+        with urlopen(self.url(what), timeout=10) as response:
             return int(response.read())
 
     def close(self) -> None:
@@ -76,11 +86,11 @@ class Bench:
 
     def __init__(self, server: Server, folder: Path) -> None:
         self.server = server
-        self._folder = folder
+        self.folder = folder
 
     def write_list(self, path: str, count: int) -> Path:
         """A list of *count* URLs that begin with *path*."""
-        file = self._folder / f"{path.replace('/', '-')}-{count}.txt"
+        file = self.folder / f"{path.replace('/', '-')}-{count}.txt"
         with file.open("w") as lines:
             lines.writelines(self.server.url(f"{path}/{n}\n") for n in range(count))
         return file
@@ -91,16 +101,15 @@ class Bench:
         :param pages: how many items must come out, at least
         :param seconds: after which it is killed
         """
-        report = self._folder / "report.json"
+        report = self.folder / "report.json"
         report.unlink(missing_ok=True)
         given = {**settings, **case.settings, "REPORT": report}
-        sets = [f"--set={name}={_as_text(value)}" for name, value in given.items()]
-        command = [sys.executable, "-m", "scrapy", "crawl", case.spider, "-a", f"urls={urls}", "-O", "items.jsonl"]
-        path = os.pathsep.join([str(HERE), str(HERE.parent), os.environ.get("PYTHONPATH", "")])
-        environment = {**os.environ, "PYTHONPATH": path, "SCRAPY_SETTINGS_MODULE": "benchmark_project"}
-        with (self._folder / "log.txt").open("w+") as log:
+        if case.job:
+            shutil.rmtree(self.folder / "job", ignore_errors=True)
+            given["JOBDIR"] = "job"
+        with (self.folder / "log.txt").open("w+") as log:
             started = time.monotonic()
-            process = subprocess.Popen([*command, *sets], cwd=self._folder, env=environment, stderr=log)
+            process = self.start(case, urls, "-O", log, **given)
             limit = threading.Timer(seconds, process.kill)
             limit.start()
             try:
@@ -116,6 +125,18 @@ class Bench:
             if process.returncode or stats.get("log_count/ERROR") or stats.get("item_scraped_count", 0) < pages:
                 sys.exit(f"{case.name} failed with status {process.returncode}:\n{log.read()[-5000:]}")
         return Run(wall, usage.ru_utime + usage.ru_stime, stats)
+
+    def start(self, case: Case, urls: Path, output: str, log: IO[str], **settings: Any) -> subprocess.Popen[bytes]:
+        """Begin to run *case*, with just these *settings*.
+
+        :param output: ``-O`` to write the feed items.jsonl anew, ``-o`` to go on with it
+        :param log: where its log goes
+        """
+        sets = [f"--set={name}={_as_text(value)}" for name, value in settings.items()]
+        command = [sys.executable, "-m", "scrapy", "crawl", case.spider, "-a", f"urls={urls}", output, "items.jsonl"]
+        path = os.pathsep.join([str(HERE), str(HERE.parent), os.environ.get("PYTHONPATH", "")])
+        environment = {**os.environ, "PYTHONPATH": path, "SCRAPY_SETTINGS_MODULE": "benchmark_project"}
+        return subprocess.Popen([*command, *sets], cwd=self.folder, env=environment, stderr=log)
 
 
 @contextmanager

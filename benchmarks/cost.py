@@ -11,6 +11,7 @@ shares the machine, and on two cores its caches too, so read the ratios rather t
   it is sent: nothing is put into Scrapy's queue, nor looked up among the requests seen before.
 - plain Scrapy with SemaphoreMiddleware alone: against the first row, what the semaphore costs an ordinary spider
 - the batch spider, and without SemaphoreMiddleware: what the semaphore costs there, at full width
+- the batch spider with ``JOBDIR``: what it costs that nothing is lost
 
     python benchmarks/cost.py [--runs 5] [--urls 1500]
 """
@@ -25,12 +26,15 @@ from common import NO_SEMAPHORE, SEMAPHORE, Case, bench, parser, print_table, ro
 SHORT = 100  # pages: enough for every connection to be opened
 WIDTH = {"CONCURRENT_REQUESTS": 50, "CONCURRENT_REQUESTS_PER_DOMAIN": 50}
 
+BATCH = Case("batch spider", "batch")
+
 CASES = [
     Case("plain Scrapy", "plain"),
     Case("plain Scrapy, CONCURRENT_ITEMS=1", "plain", {"CONCURRENT_ITEMS": 1}),
     Case("plain Scrapy with SemaphoreMiddleware", "plain", {"DOWNLOADER_MIDDLEWARES": SEMAPHORE}),
-    Case("batch spider", "batch"),
+    BATCH,
     Case("batch spider without SemaphoreMiddleware", "batch", {"DOWNLOADER_MIDDLEWARES": NO_SEMAPHORE}),
+    Case("batch spider with JOBDIR", "batch", job=True),
 ]
 
 
@@ -50,14 +54,23 @@ def main() -> None:
             cpu[case.name].append((whole.cpu - start.cpu) * 1000 / (given.urls - SHORT))
             wall[case.name].append((whole.wall - start.wall) * 1000 / (given.urls - SHORT))
 
-    def ratio(case: Case) -> float:
-        """To plain Scrapy in the same round: a round that the machine was slow in counts no more than another."""
-        return median(own / plain for own, plain in zip(cpu[case.name], cpu[CASES[0].name], strict=True))
+    def ratio(case: Case, other: Case) -> float:
+        """To another case in the same round: a round that the machine was slow in counts no more than another."""
+        return median(own / its for own, its in zip(cpu[case.name], cpu[other.name], strict=True))
 
     print_table(
         f"{given.urls - SHORT:,} pages of 10 KB, 50 at once, median (least–most) of {given.runs} runs",  # noqa: RUF001 - a dash
-        ["", "CPU a page, ms", "to plain Scrapy", "wall a page, ms"],
-        [[case.name, spread(cpu[case.name], 2), f"{ratio(case):.2f}", spread(wall[case.name], 2)] for case in CASES],
+        ["", "CPU a page, ms", "to plain Scrapy", "to the batch spider", "wall a page, ms"],
+        [
+            [
+                case.name,
+                spread(cpu[case.name], 2),
+                f"{ratio(case, CASES[0]):.2f}",
+                f"{ratio(case, BATCH):.2f}",
+                spread(wall[case.name], 2),
+            ]
+            for case in CASES
+        ],
     )
 
 

@@ -3,7 +3,9 @@
 A raw protocol that knows just enough HTTP, so that a page costs it a few hundredths of a millisecond:
 
 - ``/page/SIZE/…`` is a page of SIZE bytes; ``/slow/SECONDS/…`` is a small one that takes so long
-- ``/peak`` tells how many requests were in flight at once, at most, since it was last asked
+- ``/missing/…`` is not there
+- ``/peak`` tells how many requests were in flight at once, at most, since it was last asked; ``/requests`` how many
+  there were
 """
 
 from __future__ import annotations
@@ -12,12 +14,14 @@ import asyncio
 import sys
 
 HEAD = "HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\nContent-Length: {}\r\n\r\n"
+MISSING = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"
 PAGE = "<html><head><title>A page</title></head><body>{}</body></html>"
 
 
 class Counts:
     in_flight = 0
     peak = 0
+    requests = 0
 
 
 class Connection(asyncio.Protocol):
@@ -34,10 +38,14 @@ class Connection(asyncio.Protocol):
             self.answer(head.split(b" ", 2)[1].decode().split("/"))
 
     def answer(self, path: list[str]) -> None:
-        if path[1] == "peak":
-            body = str(Counts.peak)
+        if path[1] in ("peak", "requests"):
+            body = str(getattr(Counts, path[1]))
             Counts.peak = Counts.in_flight
             self.transport.write((HEAD.format(len(body)) + body).encode())
+            return
+        Counts.requests += 1
+        if path[1] == "missing":
+            self.transport.write(MISSING)
             return
         Counts.in_flight += 1
         Counts.peak = max(Counts.peak, Counts.in_flight)

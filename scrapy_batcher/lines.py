@@ -31,9 +31,9 @@ class Place(NamedTuple):
     length: int = 0
     crc: int = 0
 
-    def after(self, data: bytes) -> Place:
-        """The place behind *data*, which goes on with the line."""
-        return Place(self.lines, self.length + len(data), zlib.crc32(data, self.crc))
+    def after(self, data: bytes, lines: int = 0) -> Place:
+        """The place behind *data*, which ends so many lines."""
+        return Place(self.lines + lines, self.length + len(data), zlib.crc32(data, self.crc))
 
 
 class Mark(NamedTuple):
@@ -115,11 +115,10 @@ class Lines:
         if not data:
             raise StopIteration
         self._before, self._last = self.place, data
-        place = self.place.after(part)
+        self.place = self.place.after(part, lines=1)
         while len(part) == most and not part.endswith(b"\n"):
             part = self._stream.readline(most)
-            place = place.after(part)
-        self.place = place._replace(lines=place.lines + 1)
+            self.place = self.place.after(part)
         if self.place.lines == 1:
             data = data.removeprefix(b"\xef\xbb\xbf")
         return self.place.lines, None if _longer_than(LINE_LIMIT, data) else data

@@ -21,6 +21,9 @@ _INVALID_LENGTH = 1000  # characters of an invalid row's text that are kept
 _LISTED_LENGTH = 300  # characters of a list's column names that a message shows
 _DEPTH = 50  # of a JSON value; far deeper, and neither the ledger nor a feed can write it
 
+# What most URLs look like. For them this one look is enough, and takes a tenth of the time.
+_ORDINARY = re.compile(r"https?://[A-Za-z0-9.-]+(?::(?:[1-5][0-9]{4}|[0-9]{1,4}))?(?:[/?#][!-~]*)?")
+
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -80,6 +83,8 @@ class _Rows:
 
 def why_not_a_url(url: str) -> str | None:
     """What keeps *url* from being a URL that can be requested, ``None`` when nothing does."""
+    if _ORDINARY.fullmatch(url):
+        return None
     if not url:
         return "it has no URL"
     if _CONTROL.search(url):

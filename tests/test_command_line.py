@@ -45,6 +45,7 @@ def test_a_list_on_every_reactor(project: Project, server: MockServer, reactor: 
     run = project.scrapy("crawl", "batch", "-a", "urls=urls.txt", "-O", "items.jsonl", settings=settings)
     assert run.status == 0, run.log
     assert sorted(item["url"] for item in project.items()) == sorted(urls[:20])
+    assert "Batch finished" in run.log
     assert "22 read = 20 fetched + 1 failed + 1 skipped + 0 pending" in run.log
     assert run.stats["finish_reason"] == "finished"
     assert server.peak() <= 2
@@ -344,6 +345,7 @@ class Mine(BatchSpider):
     run = project.scrapy("runspider", "mine.py", "-a", "urls=list.tsv", "-O", "items.jsonl")
     assert run.status == 0, run.log
     assert project.items() == [{"title": "abc", "id": "A"}]
+    assert "Batch finished" in run.log
     assert "1 read = 1 fetched" in run.log, run.log[-3000:]
 
 

@@ -6,11 +6,13 @@ import csv
 import io
 import json
 import tracemalloc
+from urllib.parse import urlsplit
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from scrapy_batcher import rows
 from scrapy_batcher.lines import LINE_LIMIT, ROW_LIMIT, Lines
 from scrapy_batcher.rows import PARSERS, MissingColumnError, Target, why_not_a_url
 
@@ -85,6 +87,16 @@ def test_json_lines_round_trip(table, end, bom, last_end, ascii_only):
     body = "".join(json.dumps({"url": url, **columns}, ensure_ascii=ascii_only) + end for url, columns in table)
     rows = parse(written(body, bom, last_end), "jsonl")
     assert [(row.url, row.columns, row.error) for row in rows] == [(*row, None) for row in table]
+
+
+@given(st.from_regex(rows._ORDINARY, fullmatch=True))
+def test_ordinary_urls(url):
+    """What the quick look takes for a URL, the long one would too."""
+    assert why_not_a_url(url) is None
+    parts = urlsplit(url)
+    assert parts.hostname
+    assert parts.port is None or parts.port < 65536
+    assert not any(c.isspace() for c in url)
 
 
 # -- what is not fit to be read ----------------------------------------------------------------------------------------

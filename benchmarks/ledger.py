@@ -1,0 +1,113 @@
+"""What a ledger costs: to load a list into it, on the disk, and to go on with a long job.
+
+- CPU seconds and wall seconds to read a list and load it, a hundred rows at a time, each such slice committed
+- the longest slice, in milliseconds: for so long the event loop does nothing else
+- bytes of the ledger's file for each row, after the load, and when half of the rows are settled
+- seconds from the start of ``scrapy crawl batch`` on that job, half of it done, to the first request that it sends, of
+  which the first row, a new job with a list of ten, says how much is Scrapy's and Python's own start
+
+    python benchmarks/ledger.py [--runs 5] [--rows 100000 1000000]
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from collections import defaultdict
+from itertools import islice
+from pathlib import Path
+from statistics import median
+
+from common import Bench, Case, bench, parser, print_table, rounds
+
+from scrapy_batcher import Source
+from scrapy_batcher.ledger import Ledger, Owner, Settlement
+from scrapy_batcher.outcome import FETCHED, Outcome
+
+SLICE = 100  # rows, as the extension loads them
+
+BATCH = Case("batch spider", "batch")
+
+
+def load(job: Path, urls: Path) -> dict[str, float]:
+    """Make the job of a batch over the list *urls*, half of it done."""
+    shutil.rmtree(job, ignore_errors=True)
+    job.mkdir()
+    ledger = Ledger(job / "ledger.sqlite")
+    ledger.belong(Owner("batch", "txt", "url"))
+    rows = Source(str(urls)).marked()
+    longest, count = 0.0, 0
+    cpu, wall = time.process_time(), time.perf_counter()
+    while some := list(islice(rows, SLICE)):
+        began = time.perf_counter()
+        ledger.load([(target, None) for target, _ in some], some[-1][1])
+        longest = max(longest, time.perf_counter() - began)
+        count += len(some)
+        ledger.sync()
+    cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+    ledger.complete_list()
+    ledger.close()
+    loaded = (job / "ledger.sqlite").stat().st_size
+    ledger = Ledger(job / "ledger.sqlite")
+    for start in range(1, count // 2, 1000):
+        ledger.settle([Settlement(id, Outcome(FETCHED, 200), 1) for id in range(start, start + 1000)], {})
+        ledger.sync()
+    ledger.close()
+    settled = (job / "ledger.sqlite").stat().st_size
+    return {"cpu": cpu, "wall": wall, "longest": longest, "loaded": loaded / count, "settled": settled / count}
+
+
+def resume(b: Bench, urls: Path) -> float:
+    """Seconds from the start of the process to the first request that reaches the server."""
+    requests = b.server.requests()
+    began = time.perf_counter()
+    with (b.folder / "log.txt").open("w") as log:
+        process = b.start(
+            BATCH, urls, "-o", log, REPORT=b.folder / "report.json", JOBDIR="job", CLOSESPIDER_ITEMCOUNT=1
+        )
+        while b.server.requests() == requests:
+            if process.poll() is not None:
+                sys.exit(f"it sent no request:\n{(b.folder / 'log.txt').read_text()[-5000:]}")
+            time.sleep(0.002)
+        seconds = time.perf_counter() - began
+        process.wait(120)
+    return seconds
+
+
+def main() -> None:
+    options = parser(__doc__, runs=5)
+    options.add_argument("--rows", type=int, nargs="+", default=[100_000, 1_000_000], help="(%(default)s)")
+    given = options.parse_args()
+    measured: dict[int, list[dict[str, float]]] = defaultdict(list)
+    with bench() as b:
+        lists = {length: b.write_list("page/1000", length) for length in (10, *given.rows)}
+        job = b.folder / "job"
+        for length in rounds(given.runs, list(lists)):
+            b.folder.joinpath("items.jsonl").unlink(missing_ok=True)
+            shutil.rmtree(job, ignore_errors=True)
+            costs = load(job, lists[length]) if length > 10 else {}
+            measured[length].append({**costs, "resume": resume(b, lists[length])})
+
+    def row(length: int) -> list[object]:
+        def middle(name: str, digits: int, factor: float = 1) -> str:
+            values = [run[name] * factor for run in measured[length] if name in run]
+            return f"{median(values):,.{digits}f}" if values else ""
+
+        return [
+            f"{length:,}", middle("cpu", 2), middle("wall", 2), middle("longest", 1, 1000),
+            middle("loaded", 0), middle("settled", 0), middle("resume", 2),
+        ]  # fmt: skip
+
+    print_table(
+        f"Ledgers, medians of {given.runs} runs",
+        [
+            "rows", "to load: CPU s", "wall s", "longest slice, ms",
+            "bytes a row, loaded", "half of it settled", "to the first request, s",
+        ],
+        [row(length) for length in lists],
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -7,7 +7,7 @@
 `CooperatorExtension`         N workers on one shared iterator: requests come into being one by one
 `Target`, `Source`            a row of the list, and the list
 `Outcome`, `Totals`           what became of a target, and of all of them
-`signals.batch_finished`      sent with the `Totals` when the last job is over
+`signals.batch_finished`      sent with the `Totals` when the last visit is over
 `StartError`                  why a batch could not start
 ============================  =============================================================================
 """

@@ -24,7 +24,6 @@ from twisted.python.failure import Failure
 from scrapy_batcher.books import Books
 from scrapy_batcher.config import Config, ConfigError
 from scrapy_batcher.engine import Engine
-from scrapy_batcher.jobs import Jobs
 from scrapy_batcher.lines import Mark
 from scrapy_batcher.loop import call_soon
 from scrapy_batcher.opening import Batch, open_books
@@ -33,6 +32,7 @@ from scrapy_batcher.progress import Totals
 from scrapy_batcher.reader import Reader
 from scrapy_batcher.rows import Target
 from scrapy_batcher.signals import batch_finished
+from scrapy_batcher.visits import Visits
 
 _SLICE = 100  # rows entered into the ledger at a time: a few milliseconds, also when each is refused and logged
 _PLENTY = 1000  # targets ahead of the workers, from where on the list is read in its own time
@@ -52,7 +52,7 @@ class CooperatorExtension:
         self._config = config
         self._books = books
         self._engine = Engine(crawler)
-        self._jobs: Jobs | None = None
+        self._visits: Visits | None = None
         self._more_to_come = True  # targets that are not in the ledger yet, or are not pending yet
         self._waiting: list[Deferred[None]] = []
         self._poll: CallLaterResult | None = None
@@ -77,10 +77,10 @@ class CooperatorExtension:
 
     def spider_opened(self, spider: object) -> None:
         if self._books and isinstance(spider, Batch):
-            self._jobs = Jobs(self._crawler, self._config, self._engine, spider, self._books)
+            self._visits = Visits(self._crawler, self._config, self._engine, spider, self._books)
 
     async def run(self, spider: Batch) -> Totals:
-        """Fetch the whole list of *spider*; returns when the last job is over.
+        """Fetch the whole list of *spider*; returns when the last visit is over.
 
         Cancelled (Scrapy cancels a spider's ``start()`` when it is told to stop), the batch still ends in order: no
         more claims, and what is in flight is finished and settled before the spider closes.
@@ -92,10 +92,10 @@ class CooperatorExtension:
     async def _run(self, spider: Batch) -> Totals:
         started = time.monotonic()
         assert self._books, "a spider that has a batch has its books"
-        assert self._jobs, "a spider that is opened has its jobs"
+        assert self._visits, "a spider that is opened has its visits"
         self._engine.hold()
         try:
-            error = await self._work_through(spider, self._books, self._jobs)
+            error = await self._work_through(spider, self._books, self._visits)
             totals = await self._books.close(time.monotonic() - started, error)
             await self._crawler.signals.send_catch_log_async(batch_finished, totals=totals, spider=spider)
             if totals.error and not self._engine.closing:
@@ -108,7 +108,7 @@ class CooperatorExtension:
         finally:
             self._engine.let_go()
 
-    async def _work_through(self, spider: Batch, books: Books, jobs: Jobs) -> str | None:
+    async def _work_through(self, spider: Batch, books: Books, visits: Visits) -> str | None:
         """Take the list of *spider* to its end, as far as that can be; returns what it broke off with."""
         books.start()
         reader = Reader(spider.source.marked(), self._wake)
@@ -121,7 +121,7 @@ class CooperatorExtension:
 
         errors = await all_of(books.restore_failures())
         if not errors:
-            claims = self._claims(books, jobs)
+            claims = self._claims(books, visits)
             errors = await all_of(self._load(books, reader, spider.retry), *[claims] * self._config.concurrency)
             if spider.retry and not errors:
                 await books.checkpoint()
@@ -172,15 +172,15 @@ class CooperatorExtension:
 
     # -- the shared iterator ---------------------------------------------------------------------------------
 
-    def _claims(self, books: Books, jobs: Jobs) -> Iterator[Deferred[None]]:
-        """What the workers take turns with: each step is a job or a wait."""
+    def _claims(self, books: Books, visits: Visits) -> Iterator[Deferred[None]]:
+        """What the workers take turns with: each step is a visit or a wait."""
         while not self._stopped(books):
             if self._engine.full:
                 yield self._wait()
             elif books.crowded:
                 yield books.entered()
             elif target := books.claim():
-                yield deferred_from_coro(jobs.work(target))
+                yield deferred_from_coro(visits.work(target))
             elif self._more_to_come:
                 yield self._wait()
             else:

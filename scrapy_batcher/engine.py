@@ -33,8 +33,8 @@ class Engine:
     def hold(self) -> None:
         """Keep the engine from closing until `let_go`.
 
-        While it closes, it waits for the requests that are in its slot, and a job has none there between a retry's two
-        downloads, nor on its way from the downloader to the spider. So a request of ours sits there all the time.
+        While it closes, it waits for the requests that are in its slot, and a visit has none there between a retry's
+        two downloads, nor on its way from the downloader to the spider. So a request of ours sits there all the time.
         """
         slot = self._crawler.engine._slot
         assert slot is not None, "a batch runs while its spider is open"

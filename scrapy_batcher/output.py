@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 class Feed(io.RawIOBase):
     """The file of a feed, as an exporter sees it.
 
-    What the exporter writes is *held* until it is known which job it belongs to, and then until that job is over. So
-    the lines of a job are in the file together, and only when its target is settled.
+    What the exporter writes is *held* until it is known which visit it belongs to, and then until that is over. So the
+    lines of a visit are in the file together, and only when its target is settled.
 
     :param path: its file, which may have something in it already
     :param state: what an earlier run of the job wrote there, if one did
@@ -83,7 +83,7 @@ class Feed(io.RawIOBase):
         self._length = length
 
     def write_header(self, header: list[str]) -> None:
-        """Put what is held into the file: the header that names the columns *header*, which belongs to no job."""
+        """Put what is held into the file: the header that names the columns *header*, which belongs to no visit."""
         self.output.append([(self, self.take())])
         self.header = header
 

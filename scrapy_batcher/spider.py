@@ -22,10 +22,10 @@ from scrapy_batcher.config import Config, ConfigError
 from scrapy_batcher.cooperator import CooperatorExtension
 from scrapy_batcher.errors import refuse
 from scrapy_batcher.item import make_item
-from scrapy_batcher.jobs import TARGET_KEY
 from scrapy_batcher.outcome import Outcome, attempts_of, error_text, exception_of, outcome_names, outcome_of, refusal
 from scrapy_batcher.rows import Target
 from scrapy_batcher.sources import Source, SourceError
+from scrapy_batcher.visits import TARGET_KEY
 
 
 class BatchSpider(scrapy.Spider):

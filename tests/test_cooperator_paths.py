@@ -1,4 +1,4 @@
-"""A job is over when all of it is over, and ends in exactly one outcome, on every way it can go.
+"""A visit is over when all of it is over, and ends in exactly one outcome, on every way it can go.
 
 tests/test_reactors.py runs this file once more on another reactor than asyncio's.
 """
@@ -227,8 +227,8 @@ async def test_further_requests_do_not_wait_for_the_poll(server: MockServer, url
 
 
 @ensureDeferred
-async def test_failures_of_a_copy_are_not_the_job_s(server: MockServer, urls) -> None:
-    """A copy of its request that a callback yields fails for itself, while the job is still in the pipelines."""
+async def test_failures_of_a_copy_are_not_the_visit_s(server: MockServer, urls) -> None:
+    """A copy of its request that a callback yields fails for itself, while the visit is still in the pipelines."""
 
     class Copies(BatchSpider):
         def parse(self, response):
@@ -291,7 +291,7 @@ async def test_close_spider(server: MockServer, urls) -> None:
 @pytest.mark.parametrize("how", ["stop_async", "close_spider_async"])
 @ensureDeferred
 async def test_closed_between_two_retries(server: MockServer, urls, how: str) -> None:
-    """A job whose retry is still to come when the spider closes is finished, and the spider closes cleanly."""
+    """A visit whose retry is still to come when the spider closes is finished, and the spider closes cleanly."""
     crawler = watched(BatchSpider, {"CONCURRENT_REQUESTS": 2, "RETRY_TIMES": 3})
 
     def close(response) -> None:

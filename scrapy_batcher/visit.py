@@ -14,7 +14,7 @@ from scrapy_batcher.rows import Target
 
 
 @dataclass(slots=True, eq=False)
-class Job:
+class Visit:
     """A claimed target on its way through Scrapy.
 
     :param request: the last request made for it: its first, or the copy that a retry or a redirect made

@@ -1,4 +1,4 @@
-"""The jobs that are under way: each takes a target to its outcome, and hears of it what Scrapy has to tell."""
+"""The visits that are under way: each takes a target to its outcome, and hears of it what Scrapy has to tell."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from twisted.python.failure import Failure
 from scrapy_batcher.books import Books
 from scrapy_batcher.config import Config
 from scrapy_batcher.engine import Engine
-from scrapy_batcher.job import Job
 from scrapy_batcher.opening import Batch
 from scrapy_batcher.outcome import Outcome, error_text
 from scrapy_batcher.rows import Target
+from scrapy_batcher.visit import Visit
 
 TARGET_KEY = "batcher_target"
 """The key of ``request.meta`` under which a request, its callback and its errback find their `Target`."""
 
 
-class Jobs:
-    """Those of the batch of *spider*, to be made when its spider is opened."""
+class Visits:
+    """Those of the batch of *spider*; to be made when that is opened."""
 
     def __init__(self, crawler: Crawler, config: Config, engine: Engine, spider: Batch, books: Books) -> None:
         self._crawler = crawler
@@ -32,8 +32,8 @@ class Jobs:
         self._engine = engine
         self._spider = spider
         self._books = books
-        self._jobs: dict[int, Job] = {}  # by the id of their target
-        self._scraping: dict[Response | Failure, Job] = {}  # jobs in the spider or its pipelines, by what went in
+        self._visits: dict[int, Visit] = {}  # by the id of their target
+        self._scraping: dict[Response | Failure, Visit] = {}  # visits in the spider or its pipelines, by what went in
         for handler, signal in (
             (self.request_reached_downloader, signals.request_reached_downloader),
             (self.spider_error, signals.spider_error),
@@ -52,14 +52,16 @@ class Jobs:
             if isinstance(request, Outcome):
                 self._books.settle(target, request)
                 return
-            job = self._jobs[target.id] = Job(target, request)
-            # By its id: with the job itself, request and job would hold each other until the garbage collector comes.
+            visit = self._visits[target.id] = Visit(target, request)
+            # By its id: with the visit itself, it and the request would hold each other until the collector comes.
             request.errback = partial(self._failed, target.id, request.errback)
             try:
-                await self._fetch(job)
+                await self._fetch(visit)
             finally:
-                del self._jobs[target.id]
-            self._books.settle(target, job.outcome, job.attempts, lines=job.lines, size=job.bytes, told=job.told)
+                del self._visits[target.id]
+            self._books.settle(
+                target, visit.outcome, visit.attempts, lines=visit.lines, size=visit.bytes, told=visit.told
+            )
         except Exception as e:
             # What cannot be written down must not be fetched.
             self._books.fail(e)
@@ -85,52 +87,52 @@ class Jobs:
     def _fingerprint(self, request: Request) -> bytes:
         return self._crawler.request_fingerprinter.fingerprint(request)
 
-    async def _fetch(self, job: Job) -> None:
+    async def _fetch(self, visit: Visit) -> None:
         result: Response | Failure
         try:
-            result = await self._engine.download(job.request)
+            result = await self._engine.download(visit.request)
         except (Exception, asyncio.CancelledError) as e:
             if isinstance(e, asyncio.CancelledError) and self._engine.closing:
                 raise  # the process is being ended
             # Whatever it is, the errback and the outcome are for it.
             result = Failure()  # type: ignore[no-untyped-call]  # Twisted has no types there
-        job.downloaded(result)
-        self._scraping[result] = job
+        visit.downloaded(result)
+        self._scraping[result] = visit
         try:
-            await self._engine.scrape(result, job.request)
+            await self._engine.scrape(result, visit.request)
         finally:
             del self._scraping[result]
 
     def _failed(self, id: int, errback: Any, failure: Failure) -> Any:
-        # A copy of the request that the callback makes takes this errback along: its failures are not the job's.
+        # A copy of the request that the callback makes takes this errback along: its failures are not the visit's.
         request = failure.request  # type: ignore[attr-defined]  # Scrapy puts it there for the errback
-        if (job := self._jobs.get(id)) and job.request is request:
-            job.failed(failure)
-            job.told = errback is not None
+        if (visit := self._visits.get(id)) and visit.request is request:
+            visit.failed(failure)
+            visit.told = errback is not None
         return errback(failure) if errback else failure
 
     # -- what Scrapy tells ------------------------------------------------------------------------------------
 
     def request_reached_downloader(self, request: Request) -> None:
         target = request.meta.get(TARGET_KEY)
-        if isinstance(target, Target) and (job := self._jobs.get(target.id)) and not job.is_downloaded:
-            job.request = request
+        if isinstance(target, Target) and (visit := self._visits.get(target.id)) and not visit.is_downloaded:
+            visit.request = request
 
     def spider_error(self, failure: Failure, response: Response | Failure) -> None:
-        if job := self._scraping.get(response):
-            job.broke("failed/callback", failure)
+        if visit := self._scraping.get(response):
+            visit.broke("failed/callback", failure)
 
     def item_scraped(self, response: Response | Failure | None) -> None:
         lines, is_whole = self._books.take_lines()
-        if job := self._scraping.get(response) if response else None:
-            job.scraped(lines, is_whole)
+        if visit := self._scraping.get(response) if response else None:
+            visit.scraped(lines, is_whole)
         else:
             self._books.append(lines)  # of a further request, which has no outcome
 
     def item_dropped(self, response: Response | Failure, exception: Exception) -> None:
-        if job := self._scraping.get(response):
-            job.dropped(exception)
+        if visit := self._scraping.get(response):
+            visit.dropped(exception)
 
     def item_error(self, response: Response | Failure, failure: Failure) -> None:
-        if job := self._scraping.get(response):
-            job.broke("failed/pipeline", failure)
+        if visit := self._scraping.get(response):
+            visit.broke("failed/pipeline", failure)

@@ -110,6 +110,15 @@ class Database:
             self._connection.execute("BEGIN IMMEDIATE")
             yield
 
+    @contextmanager
+    def durable(self) -> Iterator[None]:
+        """What is entered inside is on the disk when it returns. That takes as long as the disk does."""
+        self.execute("PRAGMA synchronous = FULL")
+        try:
+            yield
+        finally:
+            self.execute("PRAGMA synchronous = NORMAL")
+
     def sync(self) -> None:
         """Wait until the disk has what was entered, when there is a good deal of it. Other threads may call this."""
         if not self._path or _size(f"{self._path}-wal") < _WAL_SIZE:

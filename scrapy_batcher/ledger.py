@@ -165,8 +165,7 @@ class Ledger:
                 values = (outcome.name, outcome.status, outcome.error, attempts, id)
                 if self._db.change(_SETTLE, values) != 1:
                     raise ValueError(f"target {id} cannot be settled as {outcome.name}: it is not pending")
-            for path, (length, header, closed) in feeds.items():
-                self._db.change(_ENTER_FEED, (path, length, json.dumps(header) if header else None, closed))
+            self._enter_feeds(feeds)
         self._claimed.difference_update(settlement.id for settlement in settlements)
 
     def take_up(self, outcome: str, after: int, most: int) -> list[int]:
@@ -202,12 +201,24 @@ class Ledger:
 
     # -- the feeds ---------------------------------------------------------------------------------------------
 
+    def enter_feed(self, path: str, state: FeedState) -> None:
+        """Enter how much of the feed at *path* is settled; that is on the disk when this returns.
+
+        A feed that is opened must be known to be open, also after a power failure, before anything is written to it.
+        """
+        with self._db.durable(), self._db.transaction():
+            self._enter_feeds({path: state})
+
     def feeds(self) -> dict[str, FeedState]:
         """The feeds that this job has written, by path."""
         return {
             path: FeedState(length, json.loads(header) if header else None, bool(closed))
             for path, length, header, closed in self._db.execute(_FEEDS)
         }
+
+    def _enter_feeds(self, feeds: Mapping[str, FeedState]) -> None:
+        for path, (length, header, closed) in feeds.items():
+            self._db.change(_ENTER_FEED, (path, length, json.dumps(header) if header else None, closed))
 
     def _look_up(self) -> None:
         while not self._next and (found := self._db.execute(_LOOK_UP, (self._last, _AHEAD))):

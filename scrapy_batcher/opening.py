@@ -125,7 +125,7 @@ def _open_output(spider: Batch, ledger: Ledger, feeds: list[NamedFeed]) -> Outpu
         raise refuse(f"the feed {e.filename} cannot be cut back: {e.strerror}") from e
     return Output(
         states,
-        lambda opened: ledger.settle([], opened),
+        ledger.enter_feed,
         expected=sum(feed.takes_all and not feed.is_stdout for feed in feeds),
         stdout=any(feed.is_stdout for feed in feeds),
     )

@@ -111,14 +111,14 @@ def refusal(target: Target, config: Config) -> Outcome | None:
     return None
 
 
-def outcome_names(text: str) -> tuple[str, ...]:
-    """The outcomes that *text* names, with commas between: ``failed`` or ``skipped`` for all such, or ``failed/why``.
+def failure_names(text: str) -> tuple[str, ...]:
+    """The outcomes that *text* names, with commas between: ``failed`` for all such, or ``failed/why``.
 
     :raises ValueError: when one of them is none, with a sentence
     """
     names = tuple(name.strip() for name in text.split(",") if name.strip())
     for name in names:
-        if name.partition("/")[0] not in ("failed", "skipped") or name.endswith("/"):
+        if name != "failed" and not (name.startswith("failed/") and name != "failed/"):
             raise ValueError(f"{name!r} is no outcome to try again: name failed, or single ones as in failed/timeout")
     return names
 

@@ -105,7 +105,7 @@ class Output:
     """The feeds of one job.
 
     :param states: what earlier runs of the job have written, by path
-    :param enter: enters such states into the ledger
+    :param enter: enters such a state into the ledger
     :param expected: how many feeds take every item
     :param stdout: whether stdout is a feed too
     """
@@ -113,7 +113,7 @@ class Output:
     def __init__(
         self,
         states: Mapping[str, FeedState],
-        enter: Callable[[Mapping[str, FeedState]], object],
+        enter: Callable[[str, FeedState], object],
         *,
         expected: int,
         stdout: bool,
@@ -136,7 +136,7 @@ class Output:
                 path.write_bytes(b"")
             feed = Feed(path, self._earlier.get(str(path)), self)
             # Known before it is written, or nobody would cut it back.
-            self._enter({str(path): feed.state})
+            self._enter(str(path), feed.state)
         except Exception as e:
             self.error = e
             raise
@@ -151,7 +151,7 @@ class Output:
         self.append([(feed, feed.take())])
         await run_in_thread(feed.sync)
         feed.close()  # in the same turn of the loop as it is entered, so that no checkpoint finds it in between
-        self._enter({str(feed.path): feed.state})
+        self._enter(str(feed.path), feed.state)
 
     def take(self) -> tuple[Lines, bool]:
         """What was exported since this was last asked, and whether every feed that takes all items has something."""

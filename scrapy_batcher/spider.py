@@ -22,7 +22,7 @@ from scrapy_batcher.config import Config, ConfigError
 from scrapy_batcher.cooperator import CooperatorExtension
 from scrapy_batcher.errors import refuse
 from scrapy_batcher.item import make_item
-from scrapy_batcher.outcome import Outcome, attempts_of, error_text, exception_of, outcome_names, outcome_of, refusal
+from scrapy_batcher.outcome import Outcome, attempts_of, error_text, exception_of, failure_names, outcome_of, refusal
 from scrapy_batcher.rows import Target
 from scrapy_batcher.sources import Source, SourceError
 from scrapy_batcher.visits import TARGET_KEY
@@ -60,7 +60,7 @@ class BatchSpider(scrapy.Spider):
         self.failures = failures
         try:
             self.source = Source(urls, format, url_field)
-            self.retry = outcome_names(retry)
+            self.retry = failure_names(retry)
         except SourceError as e:
             raise refuse(str(e)) from e
         except ValueError as e:

@@ -23,7 +23,8 @@ def test_settings() -> None:
     defaults = {name.lower(): eval(value) for name, value in table.items()}
     config = Config()
     assert (
-        defaults.keys() | {"concurrency", "host_concurrency", "slot_concurrency", "url_length"} == vars(config).keys()
+        defaults.keys() | {"jobdir", "concurrency", "host_concurrency", "slot_concurrency", "url_length"}
+        == vars(config).keys()
     )
     for name, value in defaults.items():
         assert getattr(config, name) == (type(getattr(config, name))(value) if isinstance(value, list) else value)

@@ -87,8 +87,10 @@ class Checkpoints:
 
     async def make(self) -> None:
         """Enter everything; what goes wrong is the `error`."""
-        while self._under_way or (self._settled and not self._failed):
-            self._begin()
+        if self._under_way:
+            await maybe_deferred_to_future(self.over())
+        self._begin()
+        if self._under_way:
             await maybe_deferred_to_future(self.over())
 
     def _on_time(self) -> None:

@@ -174,17 +174,21 @@ class CooperatorExtension:
 
     def _claims(self, books: Books, visits: Visits) -> Iterator[Deferred[None]]:
         """What the workers take turns with: each step is a visit or a wait."""
-        while not self._stopped(books):
-            if self._engine.full:
-                yield self._wait()
-            elif books.crowded:
-                yield books.entered()
-            elif target := books.claim():
-                yield deferred_from_coro(visits.work(target))
-            elif self._more_to_come:
-                yield self._wait()
-            else:
-                return
+        try:
+            while not self._stopped(books):
+                if self._engine.full:
+                    yield self._wait()
+                elif books.crowded:
+                    yield books.entered()
+                elif target := books.claim():
+                    yield deferred_from_coro(visits.work(target))
+                elif self._more_to_come:
+                    yield self._wait()
+                else:
+                    return
+        except Exception as e:
+            books.fail(e)
+            raise
 
     def _stopped(self, books: Books) -> bool:
         """Whether nothing more is to be begun: the spider closes, or what became of it could not be written down."""

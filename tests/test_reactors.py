@@ -2,22 +2,41 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
 from tests.conftest import ROOT
 
-
-@pytest.mark.parametrize(
-    "file",
-    ["test_semaphore_paths.py", "test_cooperator_paths.py", "test_engine.py", "test_reader.py", "test_resume.py"],
+FILES = (
+    "test_cooperator_paths.py",
+    "test_semaphore_paths.py",
+    "test_resume.py",
+    "test_engine.py",
+    "test_reader.py",
 )
-def test_on_a_reactor_that_is_not_asyncio(file: str) -> None:
+
+
+@pytest.fixture(scope="module")
+def runs() -> Iterator[dict[str, Future[subprocess.CompletedProcess[str]]]]:
+    """The files, each on its way in a process: as many at a time as there are processors."""
+
+    def run(file: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "pytest", "--reactor=default", "-q", f"tests/{file}"]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        yield {file: pool.submit(run, file) for file in FILES}
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_on_a_reactor_that_is_not_asyncio(runs: dict, file: str) -> None:
     """The same tests pass on Twisted's default reactor."""
-    command = [sys.executable, "-m", "pytest", "--reactor=default", "-q", f"tests/{file}"]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    run = runs[file].result()
     assert run.returncode == 0, run.stdout[-5000:]
     assert int(re.search(r"(\d+) passed", run.stdout)[1]) > 1

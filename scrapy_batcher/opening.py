@@ -118,11 +118,18 @@ def _open_output(spider: Batch, ledger: Ledger, feeds: list[NamedFeed]) -> Outpu
             raise refuse(f"the feed {feed.uri} cannot be written: {os.path.relpath(place)} is read-only for this user")
         if feed.is_stdout:
             spider.logger.info("stdout cannot be cut back: after a stop some items may come once more on it")
-    try:
-        for sentence in cut_back(states, [feed.path for feed in feeds if feed.path]):
-            spider.logger.info(sentence)
-    except OSError as e:
-        raise refuse(f"the feed {e.filename} cannot be cut back: {e.strerror}") from e
+    for path, state in states.items():
+        if not state.closed:
+            if state.length and not os.path.exists(path) and path not in {feed.path for feed in feeds}:
+                spider.logger.warning("%s, which this job has written, is gone", path)
+                continue
+            try:
+                cut = cut_back(Path(path), state)
+            except OSError as e:
+                raise refuse(f"the feed {path} cannot be cut back: {e.strerror}") from e
+            ledger.enter_feed(path, state._replace(closed=True))
+            if cut:
+                spider.logger.info("%s is cut back by %s bytes, which are fetched again", path, f"{cut:,}")
     return Output(
         states,
         ledger.enter_feed,

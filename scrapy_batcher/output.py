@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 from weakref import WeakKeyDictionary
@@ -199,33 +199,23 @@ class OutputError(Exception):
     """A feed is not as the job has left it; the message names it and says what to do."""
 
 
-def cut_back(states: Mapping[str, FeedState], named: Collection[str]) -> list[str]:
-    """Take back what a run that was killed has written behind its last checkpoint.
+def cut_back(path: Path, state: FeedState) -> int:
+    """Take back what a run that was killed has written to the feed at *path* behind its last checkpoint.
 
-    :param states: the feeds that the job has written, by path
-    :param named: the paths of those that it is to write now
-    :returns: a sentence for each feed that is gone, or was cut back
-    :raises OutputError: when a feed has not all that was settled
-    :raises OSError: when one cannot be cut back
+    :param state: how the job has left it
+    :returns: how many bytes there were
+    :raises OutputError: when it has not all that was settled
+    :raises OSError: when it cannot be cut back
     """
-    sentences = []
-    for name, state in states.items():
-        path = Path(name)
-        size = path.stat().st_size if path.exists() else None
-        if state.closed or size == state.length or not (size or state.length):
-            continue
-        if size is None and name not in named:
-            sentences.append(f"{path}, which this job has written, is gone")
-        elif size is None or size < state.length:
-            has = "is gone" if size is None else f"has {size:,} bytes"
-            raise OutputError(
-                f"{path} {has}, where this job has written {state.length:,} bytes: bring it back as it was, or begin "
-                "again with another JOBDIR"
-            )
-        else:
-            with path.open("r+b") as file:
-                file.truncate(state.length)
-            sentences.append(
-                f"{path} is cut back from {size:,} to {state.length:,} bytes: what was behind them is fetched again"
-            )
-    return sentences
+    size = path.stat().st_size if path.exists() else 0
+    if size < state.length:
+        has = f"has {size:,} bytes" if path.exists() else "is gone"
+        raise OutputError(
+            f"{path} {has}, where this job has written {state.length:,} bytes: bring it back as it was, or begin again "
+            "with another JOBDIR"
+        )
+    if size > state.length:
+        with path.open("r+b") as file:
+            file.truncate(state.length)
+            os.fsync(file.fileno())
+    return size - state.length

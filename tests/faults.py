@@ -69,15 +69,6 @@ def before_the_commit(original: Callable) -> Callable:
     return transaction
 
 
-def with_the_first_feed(original: Callable) -> Callable:
-    def cut_back(states: dict, named: list) -> None:
-        assert len(states) > 1
-        original(dict(list(states.items())[:1]), named)
-        die()
-
-    return cut_back
-
-
 POINTS: dict[str, tuple[Any, str, Callable, int]] = {
     # name: (where, what, how, at which call)
     "some rows of a slice are loaded": (Ledger, "load", with_half_the_rows, 1),
@@ -90,7 +81,7 @@ POINTS: dict[str, tuple[Any, str, Callable, int]] = {
     "the feeds are synced": (Output, "sync", after, 2),
     "before the commit": (Database, "transaction", before_the_commit, 7),
     "the checkpoint is committed": (Ledger, "settle", after, 5),
-    "one of two feeds is cut back": (opening, "cut_back", with_the_first_feed, 1),
+    "one of two feeds is cut back": (opening, "cut_back", after, 1),
     "the failures file is empty": (FailuresFile, "clear", after, 1),
     "a failure is written": (FailuresFile, "write", after, 3),
     "some are taken up": (Ledger, "take_up", after, 1),

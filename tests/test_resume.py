@@ -96,6 +96,13 @@ class Work:
         lines = (self.folder / "failures.jsonl").read_text().splitlines()
         return Counter((line["url"], line["outcome"]) for line in map(json.loads, lines))
 
+    def reopen_feeds(self) -> None:
+        """Have the ledger say what it does after a kill."""
+        ledger = sqlite3.connect(self.folder / "job" / "ledger.sqlite")
+        ledger.execute("UPDATE feed SET closed = 0")
+        ledger.commit()
+        ledger.close()
+
     def states(self) -> Counter[str]:
         """What the ledger says, asked as anybody can."""
         ledger = sqlite3.connect(self.folder / "job" / "ledger.sqlite")
@@ -398,6 +405,23 @@ async def test_lines_that_others_added(server: MockServer, work: Work) -> None:
 
 
 @ensureDeferred
+async def test_lines_that_others_added_after_a_feed_was_cut_back(server: MockServer, work: Work) -> None:
+    """What a killed run has left is cut off once; what comes later there is not this job's."""
+    work.write(*(server.url(f"page/{n}") for n in range(6)))
+    await work.run(Stops, pages=3)
+    feed = work.folder / "items.jsonl"
+    whole = feed.read_bytes()
+    work.reopen_feeds()
+    feed.write_bytes(whole + b'{"torn": ')
+    other = work.settings({"other.jsonl": {"format": "jsonl"}})
+    await work.run(Stops, settings=other, pages=1)
+    assert feed.read_bytes() == whole
+    feed.write_bytes(whole + b'{"url": "theirs"}\n')
+    await work.run(settings=other)
+    assert feed.read_bytes() == whole + b'{"url": "theirs"}\n'
+
+
+@ensureDeferred
 async def test_a_feed_that_was_moved_away(server: MockServer, work: Work) -> None:
     """After a job was stopped in order, its feed may be taken away: the rest goes into a new one, with its header."""
     work.write(*(server.url(f"page/{n}") for n in range(6)))
@@ -643,10 +667,7 @@ async def test_a_feed_that_lost_something(server: MockServer, work: Work) -> Non
     """A feed that has not all that a killed job had settled is refused; one that is not asked for may be gone."""
     work.write(*(server.url(f"page/{n}") for n in range(6)))
     await work.run(Stops, pages=3)
-    ledger = sqlite3.connect(work.folder / "job" / "ledger.sqlite")
-    ledger.execute("UPDATE feed SET closed = 0")  # as after a kill
-    ledger.commit()
-    ledger.close()
+    work.reopen_feeds()
     feed = work.folder / "items.jsonl"
     whole = feed.read_bytes()
     feed.write_bytes(whole[:-1])

@@ -5,10 +5,28 @@ from __future__ import annotations
 from scrapy.settings import BaseSettings, Settings
 
 from scrapy_batcher.cooperator import CooperatorExtension
-from scrapy_batcher.feeds import CsvItemExporter, FileFeedStorage
+from scrapy_batcher.feeds import (
+    CsvItemExporter,
+    FileFeedStorage,
+    JsonLinesItemExporter,
+    MarshalItemExporter,
+    PickleItemExporter,
+)
 from scrapy_batcher.semaphore import SemaphoreMiddleware
 
 SPIDERS = "scrapy_batcher.spider"
+
+_FEED_PARTS: dict[str, dict[str, type]] = {
+    "FEED_STORAGES": {"": FileFeedStorage, "file": FileFeedStorage},
+    "FEED_EXPORTERS": {
+        "jsonlines": JsonLinesItemExporter,
+        "jsonl": JsonLinesItemExporter,
+        "jl": JsonLinesItemExporter,
+        "csv": CsvItemExporter,
+        "pickle": PickleItemExporter,
+        "marshal": MarshalItemExporter,
+    },
+}
 
 
 class Addon:
@@ -28,13 +46,10 @@ class Addon:
 
     def update_settings(self, settings: Settings) -> None:
         """Put the middleware last, nearest the downloader, and the extension first, so that what is wrong with a job
-        directory is not Scrapy's to find; and the storage and the exporter that let a job go on with a feed."""
+        directory is not Scrapy's to find; and the storage and the exporters that let a job go on with a feed."""
         settings.setdefault_in_component_priority_dict("DOWNLOADER_MIDDLEWARES", SemaphoreMiddleware, 1000)
         settings.setdefault_in_component_priority_dict("EXTENSIONS", CooperatorExtension, -1)
-        for name, key, part in (
-            ("FEED_STORAGES", "", FileFeedStorage),
-            ("FEED_STORAGES", "file", FileFeedStorage),
-            ("FEED_EXPORTERS", "csv", CsvItemExporter),
-        ):
-            if key not in settings[name]:
-                settings[name].set(key, part, priority="addon")
+        for name, parts in _FEED_PARTS.items():
+            for key, part in parts.items():
+                if key not in settings[name]:
+                    settings[name].set(key, part, priority="addon")

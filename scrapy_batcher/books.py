@@ -112,7 +112,9 @@ class Books:
         self._read += len(rows)
         for target, outcome in judged:
             if outcome:
-                self._tell(target, outcome, 0)
+                self._count(outcome.name, 1)
+                self._log.warning(outcome.describe(target, 0))
+                self._record(target, outcome, 0)
 
     def list_ended(self) -> None:
         """Enter that the list was read to its end, if it was."""
@@ -158,19 +160,19 @@ class Books:
         :param told: whether it is in the log already
         :raises OSError: when a feed or the failures file cannot be written, then and ever after
         """
+        # The lines last of what can fail: they must not be there without their settlement.
+        self._record(target, outcome, attempts)
         self.append(lines or [])
+        self._checkpoints.add(Settlement(target.id, outcome, attempts))
+        self._count(outcome.name, 1)
         if outcome.name == FETCHED:
             self._bytes += size
-        self._tell(target, outcome, attempts, told=told)
-        self._checkpoints.add(Settlement(target.id, outcome, attempts))
+        elif not told:
+            self._log.warning(outcome.describe(target, attempts))
 
-    def _tell(self, target: Target, outcome: Outcome, attempts: int, *, told: bool = False) -> None:
-        if outcome.name != FETCHED:
-            if self._failures:
-                self._failures.write(target, outcome, attempts)
-            if not told:
-                self._log.warning(outcome.describe(target, attempts))
-        self._count(outcome.name, 1)
+    def _record(self, target: Target, outcome: Outcome, attempts: int) -> None:
+        if self._failures and outcome.name != FETCHED:
+            self._failures.write(target, outcome, attempts)
 
     def take_up(self, outcomes: Iterable[str]) -> Iterator[None]:
         """Make targets pending once more, a slice at a step. To be called when nothing is pending, after a checkpoint.

@@ -41,7 +41,7 @@ class Checkpoints:
         self._targets = targets
         self._seconds = seconds
         self._error: Exception | None = None
-        self._failed = False  # whether one did; an error elsewhere does not keep from entering what was settled before
+        self._failed = False  # whether one has; an error elsewhere does not keep from entering what was settled before
         self._settled: list[Settlement] = []  # since the last checkpoint began
         self._entered: dict[str, FeedState] = {}  # the feeds as the last one has entered them
         self._entering = 0  # those that the one under way enters
@@ -116,8 +116,11 @@ class Checkpoints:
                 self._ledger.settle(settled, states)
                 self._entered = states
         except Exception as e:  # noqa: BLE001 - whoever asks for the error is told
+            # What is settled and not entered must not be in a feed that is then closed as whole.
             self._failed = True
             self.fail(e)
+            if self._output:
+                self._output.fail(e)
         finally:
             self._under_way = False
             waiting, self._waiting = self._waiting, []

@@ -54,6 +54,7 @@ class CooperatorExtension:
         self._engine = Engine(crawler)
         self._visits: Visits | None = None
         self._more_to_come = True  # targets that are not in the ledger yet, or are not pending yet
+        self._taking_up = False  # whether what failed is being made pending once more
         self._waiting: list[Deferred[None]] = []
         self._poll: CallLaterResult | None = None
 
@@ -161,9 +162,11 @@ class CooperatorExtension:
             yield self._wait()
         yield deferred_from_coro(books.checkpoint())
         if not self._stopped(books):
+            # Nobody works meanwhile: what failed anew must not be taken up again.
+            self._taking_up = True
             for _ in books.take_up(outcomes):
-                self._wake()
                 yield None
+            self._taking_up = False
 
     def _pause(self) -> Deferred[None]:
         over: Deferred[None] = Deferred()
@@ -176,7 +179,7 @@ class CooperatorExtension:
         """What the workers take turns with: each step is a visit or a wait."""
         try:
             while not self._stopped(books):
-                if self._engine.full:
+                if self._engine.full or self._taking_up:
                     yield self._wait()
                 elif books.crowded:
                     yield books.entered()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,8 +11,9 @@ from typing import Any
 _VERSION = 1
 _APPLICATION = 0x73626C67  # "sblg", by which SQLite's own header tells a ledger from other databases
 
-_WAL_SIZE = 4 * 1024 * 1024  # bytes of SQLite's write-ahead log, from where on it is worth moving into the database
-_SYNCS = 5  # tries to move all of it, while more is being written; each leaves less for the next
+_SQLITE = (3, 35)  # which has RETURNING
+
+_SYNCS = 5  # tries to move all of SQLite's log into the database while more is written; each leaves less for the next
 
 # One column says where a target is: 'pending' or the name of its outcome. So the sum that must always hold is one GROUP
 # BY, and the index that answers it is the one that finds the next claim.
@@ -51,7 +51,7 @@ _CREATE = (
     CREATE TABLE feed (
         path TEXT PRIMARY KEY,
         length INTEGER NOT NULL,
-        header TEXT,
+        columns TEXT,
         closed INTEGER NOT NULL
     )
     """,
@@ -75,6 +75,8 @@ class Database:
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
+        if sqlite3.sqlite_version_info < _SQLITE:
+            raise LedgerError(f"the ledger needs SQLite 3.35 or newer: this Python has {sqlite3.sqlite_version}")
         with self._naming():
             self._connection = self._connect()
             try:
@@ -120,8 +122,8 @@ class Database:
             self.execute("PRAGMA synchronous = NORMAL")
 
     def sync(self) -> None:
-        """Wait until the disk has what was entered, when there is a good deal of it. Other threads may call this."""
-        if not self._path or _size(f"{self._path}-wal") < _WAL_SIZE:
+        """Wait until the disk has what was entered. Other threads may call this."""
+        if not self._path:
             return
         with self._naming():
             connection = self._connect()
@@ -178,10 +180,3 @@ class Database:
             is_damaged = type(e) is sqlite3.DatabaseError
             hint = "; it was left as it is: restore it, or name another JOBDIR" if is_damaged else ""
             raise LedgerError(f"the ledger {name} cannot be used: {e}{hint}") from e
-
-
-def _size(path: str) -> int:
-    try:
-        return os.path.getsize(path)
-    except FileNotFoundError:
-        return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from scrapy.utils.misc import load_object
 from twisted.internet.defer import Deferred
 from w3lib.url import file_uri_to_path
 
-from scrapy_batcher.output import Feed, outputs
+from scrapy_batcher.output import Feed, OutputError, outputs
 from scrapy_batcher.redact import redact
 
 logger = logging.getLogger(__name__)
@@ -42,49 +43,91 @@ class FileFeedStorage(feedexport.FileFeedStorage):
         return super().store(file)
 
 
-class CsvItemExporter(exporters.CsvItemExporter):
-    """Scrapy's own CSV exporter, but a file that a job goes on with has one header, and every row is under it."""
+# -- exporters whose file is one record behind the other, so that it can be cut between any two and gone on with -----
+
+
+class RecordExporter(exporters.BaseItemExporter):
+    """An exporter that tells a job's feed when it could not write an item: nothing of that is written then.
+
+    The exporters below are Scrapy's own with this in front, and what a project's own must be a subclass of, to write
+    the feed of a job.
+    """
+
+    def __init__(self, file: Any, *args: Any, **kwargs: Any) -> None:
+        super().__init__(file, *args, **kwargs)  # type: ignore[call-arg]  # the exporter behind this one takes them
+        self._feed = file if isinstance(file, Feed) else None
+        if self._feed:
+            self._feed.ready = True
+
+    def export_item(self, item: Any) -> None:
+        try:
+            super().export_item(item)  # type: ignore[safe-super]  # that of the exporter behind this one
+        except BaseException:
+            if self._feed:
+                self._feed.spoil()
+            raise
+
+
+class JsonLinesItemExporter(RecordExporter, exporters.JsonLinesItemExporter):
+    """Scrapy's JSON lines, for feeds of jobs too."""
+
+
+class PickleItemExporter(RecordExporter, exporters.PickleItemExporter):
+    """Scrapy's pickles, for feeds of jobs too."""
+
+
+class MarshalItemExporter(RecordExporter, exporters.MarshalItemExporter):
+    """Scrapy's marshal format, for feeds of jobs too."""
+
+
+class CsvItemExporter(RecordExporter, exporters.CsvItemExporter):
+    """Scrapy's CSV, for feeds of jobs too: such a file has one header, and every row is under it."""
 
     def __init__(self, file: Any, include_headers_line: bool = True, **kwargs: Any) -> None:
-        super().__init__(file, include_headers_line=include_headers_line, **kwargs)
-        self._feed = file if isinstance(file, Feed) and include_headers_line else None
+        if isinstance(file, Feed) and not file.tell():
+            # The byte order mark, where the encoding has one: it would come with the first row that is exported, which
+            # need not be the first that is in the file.
+            file.write_ahead("".encode(kwargs.get("encoding") or "utf-8"))
+        super().__init__(file, include_headers_line, **kwargs)
         self._watches = False  # for fields that have no column
 
     def export_item(self, item: Any) -> None:
-        if self._feed:
-            self._keep_one_header(self._feed, item)
-        super().export_item(item)
-
-    def _keep_one_header(self, feed: Feed, item: Any) -> None:
-        if self.include_headers_line:
+        if self._feed and self.include_headers_line:
             self.include_headers_line = False
-            if not self.fields_to_export:
-                self._watches = True
-                self.fields_to_export = feed.header or list(ItemAdapter(item).field_names())
-            if not feed.header:
-                header = header_of(self.fields_to_export)
-                self.csv_writer.writerow(header)
-                feed.write_header(header)
+            self._write_header(self._feed, item)
         if self._watches and (left_out := ItemAdapter(item).keys() - set(self.fields_to_export or ())):
             self._watches = False
             names = ", ".join(sorted(map(repr, left_out)))
-            logger.warning("%s has no column %s: to have it, name all fields in FEED_EXPORT_FIELDS", feed.path, names)
+            logger.warning("A CSV feed has no column %s, and cannot be given one any more: it is left out", names)
+        super().export_item(item)
+
+    def _write_header(self, feed: Feed, item: Any) -> None:
+        if not self.fields_to_export:
+            self._watches = True
+            self.fields_to_export = feed.columns or list(ItemAdapter(item).field_names())
+        columns = columns_of(self.fields_to_export)
+        if feed.columns and feed.columns != columns:
+            feed.output.fail(OutputError(why_not_columns(feed.path, feed.columns, columns)))
+        elif not feed.columns:
+            self.csv_writer.writerow(columns.values())
+            feed.write_ahead(feed.take()[0])
+            feed.columns = columns
 
 
-def header_of(fields: Any) -> list[str]:
-    """The header of a CSV file with the feed option *fields*: a list of names, or a dictionary from names to titles."""
-    return list(fields.values() if isinstance(fields, Mapping) else fields)
+def columns_of(fields: Any) -> dict[str, str]:
+    """The columns that the feed option *fields* chooses: a list of names, or a dictionary from names to titles."""
+    return dict(fields) if isinstance(fields, Mapping) else {name: name for name in fields}
+
+
+def why_not_columns(path: object, there: Mapping[str, str], wanted: Mapping[str, str]) -> str:
+    """The sentence for a CSV file that has other columns than those that it is to have."""
+    return (
+        f"{path} has the columns {', '.join(there.values())}, not {', '.join(wanted.values())}: name those, or another "
+        "feed"
+    )
 
 
 # -- what is promised of a feed -----------------------------------------------------------------------------
-
-#: Exporters whose file is one record behind the other, so that it can be cut between any two and gone on with.
-_RECORDS = (
-    exporters.JsonLinesItemExporter,
-    exporters.PickleItemExporter,
-    exporters.MarshalItemExporter,
-    CsvItemExporter,
-)
 
 
 class FeedError(Exception):
@@ -97,17 +140,14 @@ class NamedFeed:
 
     :param uri: where its items go, without a password
     :param path: the file, when it is one with a name that is known beforehand
+    :param columns: those of a CSV file, if they are chosen
     :param options: as in ``FEEDS``
     """
 
     uri: str
     path: str | None
+    columns: Mapping[str, str] | None
     options: Mapping[str, Any]
-
-    @property
-    def takes_all(self) -> bool:
-        """Whether every item goes into it."""
-        return not self.options.get("item_classes") and not self.options.get("item_filter")
 
     @property
     def is_stdout(self) -> bool:
@@ -116,12 +156,17 @@ class NamedFeed:
 
 def named_feeds(settings: BaseSettings) -> list[NamedFeed]:
     """The feeds that *settings* name."""
+    named = settings.getdict("FEEDS")
+    if settings.get("FEED_URI"):  # deprecated, and still obeyed
+        named = {settings.get("FEED_URI"): {"format": settings.get("FEED_FORMAT")}, **named}
     feeds = []
-    for given, options in settings.getdict("FEEDS").items():
+    for given, options in named.items():
         uri = str(given)
         path = file_uri_to_path(uri) if uri.startswith("file:") else uri
         is_file = urlparse(uri).scheme in ("", "file") and "%(" not in uri
-        feeds.append(NamedFeed(redact(uri), str(Path(path).resolve()) if is_file else None, options))
+        fields = options.get("fields") or settings.getdictorlist("FEED_EXPORT_FIELDS")
+        columns = columns_of(fields) if fields else None
+        feeds.append(NamedFeed(redact(uri), str(Path(path).resolve()) if is_file else None, columns, options))
     return feeds
 
 
@@ -141,12 +186,17 @@ def _why_not(feed: NamedFeed, settings: BaseSettings) -> str | None:
     if not formats.get(row_format):
         return f"its format {row_format!r} is unknown; choose jsonl or csv"
     exporter = load_object(formats[row_format])
-    if not (isinstance(exporter, type) and issubclass(exporter, _RECORDS)):
-        return f"after a stop nothing can be added to a file of format {row_format}; choose jsonl or csv"
+    if not (isinstance(exporter, type) and issubclass(exporter, RecordExporter)):
+        return (
+            f"after a stop nothing can be added to what {exporter.__qualname__} has written; choose jsonl or csv, or "
+            f"make it a {RecordExporter.__module__}.{RecordExporter.__name__}"
+        )
     if feed.options.get("batch_item_count", settings.getint("FEED_EXPORT_BATCH_ITEM_COUNT")):
         return "with batch_item_count its files are closed before the last targets in them are settled; leave that out"
     if feed.options.get("postprocessing"):
         return "what postprocessing makes of it cannot be cut back after a crash; compress the file afterwards"
+    if feed.path and os.path.exists(feed.path) and not os.path.isfile(feed.path):
+        return "it is not a file"
     if feed.is_stdout or issubclass(storage, FileFeedStorage):
         return None
     return f"{storage.__name__} stores it when all is done, so a crash loses all of it; name a file, and copy that"

@@ -53,11 +53,11 @@ _SEE = """
 INSERT INTO seen (fingerprint, id) VALUES (?, ?) ON CONFLICT (fingerprint) DO UPDATE SET id = seen.id RETURNING id
 """
 
-_FEEDS = "SELECT path, length, header, closed FROM feed"
+_FEEDS = "SELECT path, length, columns, closed FROM feed"
 
 _ENTER_FEED = """
-INSERT INTO feed (path, length, header, closed) VALUES (?, ?, ?, ?)
-ON CONFLICT (path) DO UPDATE SET length = excluded.length, header = excluded.header, closed = excluded.closed
+INSERT INTO feed (path, length, columns, closed) VALUES (?, ?, ?, ?)
+ON CONFLICT (path) DO UPDATE SET length = excluded.length, columns = excluded.columns, closed = excluded.closed
 """
 
 
@@ -81,12 +81,12 @@ class FeedState(NamedTuple):
     """How much of a feed is settled.
 
     :param length: bytes of its file
-    :param header: the columns in the header of a CSV file, if this job has written it
+    :param columns: of a CSV file whose header this job has written: the item's fields, and their titles there
     :param closed: whether nothing was written behind that; not while a batch runs, nor after one that was killed
     """
 
     length: int
-    header: list[str] | None = None
+    columns: dict[str, str] | None = None
     closed: bool = False
 
 
@@ -210,15 +210,15 @@ class Ledger:
             self._enter_feeds({path: state})
 
     def feeds(self) -> dict[str, FeedState]:
-        """The feeds that this job has written, by path."""
+        """The feeds that this job has written, by path from the job directory."""
         return {
-            path: FeedState(length, json.loads(header) if header else None, bool(closed))
-            for path, length, header, closed in self._db.execute(_FEEDS)
+            path: FeedState(length, json.loads(columns) if columns else None, bool(closed))
+            for path, length, columns, closed in self._db.execute(_FEEDS)
         }
 
     def _enter_feeds(self, feeds: Mapping[str, FeedState]) -> None:
-        for path, (length, header, closed) in feeds.items():
-            self._db.change(_ENTER_FEED, (path, length, json.dumps(header) if header else None, closed))
+        for path, (length, columns, closed) in feeds.items():
+            self._db.change(_ENTER_FEED, (path, length, json.dumps(columns) if columns else None, closed))
 
     def _look_up(self) -> None:
         while not self._next and (found := self._db.execute(_LOOK_UP, (self._last, _AHEAD))):

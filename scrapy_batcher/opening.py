@@ -16,9 +16,9 @@ from scrapy_batcher.config import Config
 from scrapy_batcher.database import LedgerError
 from scrapy_batcher.errors import refuse
 from scrapy_batcher.failures import FailuresFile
-from scrapy_batcher.feeds import FeedError, NamedFeed, check_feed, header_of, named_feeds
+from scrapy_batcher.feeds import FeedError, NamedFeed, check_feed, named_feeds, why_not_columns
 from scrapy_batcher.jobdir import JobDir, JobDirError
-from scrapy_batcher.ledger import Ledger, Owner
+from scrapy_batcher.ledger import PENDING, Ledger, Owner
 from scrapy_batcher.output import Output, OutputError, cut_back, outputs
 from scrapy_batcher.rows import Target
 from scrapy_batcher.sources import Source, SourceError
@@ -63,7 +63,7 @@ def open_books(spider: Batch, crawler: Crawler, config: Config) -> Books:
                 files.callback(jobdir.close)
                 ledger = _open_ledger(spider, jobdir.ledger, files)
                 spider.source.resume(ledger.mark, jobdir.spool)
-                output = outputs[crawler] = _open_output(spider, ledger, feeds)
+                output = outputs[crawler] = _open_output(spider, ledger, Path(config.jobdir).resolve(), feeds)
             else:
                 ledger = _open_ledger(spider, None, files)
             file = _open_failures(failures, files) if failures else None
@@ -82,9 +82,13 @@ def _check_paths(spider: Batch, config: Config, feeds: list[NamedFeed]) -> str |
     for feed in feeds:
         if feed.path and spider.source.is_file(feed.path):
             raise refuse(f"the feed {feed.uri} is the list itself, which it would spoil: name another")
+    paths = [feed.path for feed in feeds if feed.path]
+    for path in paths:
+        if paths.count(path) > 1:
+            raise refuse(f"{path} is named twice as a feed: leave one out")
     if failures and spider.source.is_file(failures):
         raise refuse(f"the failures file {failures} is the list itself, which it would overwrite: name another")
-    if failures and str(Path(failures).resolve()) in {feed.path for feed in feeds}:
+    if failures and str(Path(failures).resolve()) in paths:
         raise refuse(f"the failures file {failures} is a feed too: name another")
     return failures
 
@@ -101,41 +105,34 @@ def _open_ledger(spider: Batch, path: Path | None, files: ExitStack) -> Ledger:
     return ledger
 
 
-def _open_output(spider: Batch, ledger: Ledger, feeds: list[NamedFeed]) -> Output:
+def _open_output(spider: Batch, ledger: Ledger, root: Path, feeds: list[NamedFeed]) -> Output:
     """The feeds as the job has left them, each cut back to what is settled."""
     states = ledger.feeds()
+    done = sum(count for state, count in ledger.tally().items() if state != PENDING)
     for feed in feeds:
-        state = states.get(feed.path or "")
-        if state and feed.options.get("overwrite"):
+        if done and feed.options.get("overwrite"):
             raise refuse(
-                f"{feed.uri} has what this job has fetched so far, and would be overwritten: write -o instead of -O to "
-                "go on with it, or begin again with another JOBDIR"
+                f"{feed.uri} would be begun anew with -O, and {done:,} targets of this job are done and not fetched "
+                "again: go on with -o, or begin again with another JOBDIR"
             )
-        fields = feed.options.get("fields")
-        if state and state.header and fields and header_of(fields) != state.header:
-            raise refuse(f"{feed.uri} has the header {', '.join(state.header)}, not {', '.join(header_of(fields))}")
         if feed.path and not os.access(place := _nearest(Path(feed.path)), os.W_OK):
             raise refuse(f"the feed {feed.uri} cannot be written: {os.path.relpath(place)} is read-only for this user")
         if feed.is_stdout:
             spider.logger.info("stdout cannot be cut back: after a stop some items may come once more on it")
-    for path, state in states.items():
+    columns = {feed.path: feed.columns for feed in feeds}
+    for seen, state in states.items():
+        path = os.path.normpath(root / seen)
         if not state.closed:
-            if state.length and not os.path.exists(path) and path not in {feed.path for feed in feeds}:
-                spider.logger.warning("%s, which this job has written, is gone", path)
-                continue
             try:
                 cut = cut_back(Path(path), state)
             except OSError as e:
                 raise refuse(f"the feed {path} cannot be cut back: {e.strerror}") from e
-            ledger.enter_feed(path, state._replace(closed=True))
+            ledger.enter_feed(seen, state._replace(closed=True))
             if cut:
                 spider.logger.info("%s is cut back by %s bytes, which are fetched again", path, f"{cut:,}")
-    return Output(
-        states,
-        ledger.enter_feed,
-        expected=sum(feed.takes_all and not feed.is_stdout for feed in feeds),
-        stdout=any(feed.is_stdout for feed in feeds),
-    )
+        if state.columns and (wanted := columns.get(path)) and wanted != state.columns:
+            raise refuse(why_not_columns(path, state.columns, wanted))
+    return Output(root, states, ledger.enter_feed, stdout=any(feed.is_stdout for feed in feeds))
 
 
 def _nearest(path: Path) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -17,6 +18,10 @@ from scrapy_batcher.ledger import FeedState
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
+
+
+class OutputError(Exception):
+    """A feed is not as it has to be; the message names it and says what to do."""
 
 
 class Feed(io.RawIOBase):
@@ -33,15 +38,18 @@ class Feed(io.RawIOBase):
     def __init__(self, path: Path, state: FeedState | None, output: Output) -> None:
         self.path = path
         self.output = output
+        self.ready = False  # whether its exporter is made
         self._file = path.open("ab", buffering=0)
+        self._closing = threading.Lock()  # one thread closes, another one syncs
         self._length = self._file.seek(0, os.SEEK_END)
         self._held = bytearray()
-        self.header = state.header if state and self._length else None
+        self._spoiled = False
+        self.columns = state.columns if state and self._length else None
 
     @property
     def state(self) -> FeedState:
         """How much of it stands for settled targets."""
-        return FeedState(self._length, self.header, self.closed)
+        return FeedState(self._length, self.columns, self.closed)
 
     def writable(self) -> bool:
         return True
@@ -57,11 +65,21 @@ class Feed(io.RawIOBase):
         self._held += data
         return len(self._held) - before
 
-    def take(self) -> bytes:
-        """What was written since this was last asked."""
-        held = bytes(self._held)
+    def write_ahead(self, data: bytes) -> None:
+        """Put *data* into the file, which belongs to no item: a header."""
+        self.output.append([(self, data)])
+
+    def spoil(self) -> None:
+        """Forget what is held: the exporter could not write all of its item."""
         self._held.clear()
-        return held
+        self._spoiled = True
+
+    def take(self) -> tuple[bytes, bool]:
+        """What was written since this was last asked, and whether that is all there should be."""
+        taken = bytes(self._held), not self._spoiled
+        self._held.clear()
+        self._spoiled = False
+        return taken
 
     def append(self, data: bytes) -> None:
         """Put *data* into the file.
@@ -82,18 +100,18 @@ class Feed(io.RawIOBase):
         self._file.truncate(length)
         self._length = length
 
-    def write_header(self, header: list[str]) -> None:
-        """Put what is held into the file: the header that names the columns *header*, which belongs to no visit."""
-        self.output.append([(self, self.take())])
-        self.header = header
-
     def sync(self) -> None:
         """Wait until the disk has what is in the file."""
-        if not self._file.closed:
-            os.fsync(self._file.fileno())
+        with self._closing:
+            if not self._file.closed:
+                try:
+                    os.fsync(self._file.fileno())
+                except OSError as e:
+                    raise OSError(e.errno, e.strerror, str(self.path)) from e
 
     def close(self) -> None:
-        self._file.close()
+        with self._closing:
+            self._file.close()
         super().close()
 
 
@@ -104,41 +122,47 @@ Lines: TypeAlias = "list[tuple[Feed, bytes]]"
 class Output:
     """The feeds of one job.
 
-    :param states: what earlier runs of the job have written, by path
+    :param root: the job directory; paths are kept as seen from there, so that both can be moved together
+    :param states: what earlier runs of the job have written, by such a path
     :param enter: enters such a state into the ledger
-    :param expected: how many feeds take every item
     :param stdout: whether stdout is a feed too
     """
 
     def __init__(
         self,
+        root: Path,
         states: Mapping[str, FeedState],
         enter: Callable[[str, FeedState], object],
         *,
-        expected: int,
         stdout: bool,
     ) -> None:
-        self.error: Exception | None = None  # why a feed could not be opened or written
+        self.error: Exception | None = None  # why nothing can be written any more
+        self._root = root
         self._earlier = states
         self._enter = enter
-        self._expected = expected
         self._stdout = stdout
         self._feeds: list[Feed] = []
+
+    def fail(self, error: Exception) -> None:
+        """Write nothing any more, and call no feed whole, because of *error*."""
+        self.error = self.error or error
 
     def open(self, path: Path, *, overwrite: bool) -> Feed:
         """Open the feed at *path*, to go on behind what is there.
 
-        :param overwrite: whether to drop what is there, if it is not this job's
+        :param overwrite: whether to drop what is there
         """
         try:
+            if any(feed.path == path for feed in self._feeds):
+                raise OutputError(f"{path} is named twice as a feed: leave one out")
             path.parent.mkdir(parents=True, exist_ok=True)
-            if overwrite and str(path) not in self._earlier:
+            if overwrite:
                 path.write_bytes(b"")
-            feed = Feed(path, self._earlier.get(str(path)), self)
+            feed = Feed(path, self._earlier.get(self._seen(path)), self)
             # Known before it is written, or nobody would cut it back.
-            self._enter(str(path), feed.state)
+            self._enter(self._seen(path), feed.state)
         except Exception as e:
-            self.error = e
+            self.fail(e)
             raise
         self._feeds.append(feed)
         return feed
@@ -146,22 +170,31 @@ class Output:
     async def close(self, feed: Feed) -> None:
         """Close *feed* when Scrapy has nothing more for it.
 
-        :raises Exception: what kept it from being written
+        :raises Exception: what keeps it from being whole
         """
-        self.append([(feed, feed.take())])
+        self.append([(feed, feed.take()[0])])
         await run_in_thread(feed.sync)
+        if self.error:
+            raise self.error
         feed.close()  # in the same turn of the loop as it is entered, so that no checkpoint finds it in between
-        self._enter(str(feed.path), feed.state)
+        self._enter(self._seen(feed.path), feed.state)
 
     def take(self) -> tuple[Lines, bool]:
-        """What was exported since this was last asked, and whether every feed that takes all items has something."""
-        lines = [(feed, data) for feed in self._feeds if (data := feed.take())]
-        return lines, len(lines) >= self._expected
+        """What was exported since this was last asked, and whether that is all there should be."""
+        lines, is_whole = [], True
+        for feed in self._feeds:
+            if not feed.ready:
+                self.fail(OutputError(f"the feed {feed.path} has no exporter that works: the log says why"))
+            data, has_all = feed.take()
+            is_whole &= has_all
+            if data:
+                lines.append((feed, data))
+        return lines, is_whole and not self.error
 
     def append(self, lines: Lines) -> None:
         """Put *lines* into their files: all of them, or none.
 
-        :raises OSError: when one cannot be written, then and ever after: what follows would have a gap before it
+        :raises Exception: when one cannot be written, then and ever after: what follows would have a gap before it
         """
         if self.error:
             raise self.error
@@ -170,14 +203,14 @@ class Output:
             for feed, data in lines:
                 feed.append(data)
         except OSError as e:
-            self.error = e
+            self.fail(e)
             for feed, length in lengths:
                 feed.cut(length)
             raise
 
     def states(self) -> dict[str, FeedState]:
         """How much of each feed stands for settled targets."""
-        return {str(feed.path): feed.state for feed in self._feeds}
+        return {self._seen(feed.path): feed.state for feed in self._feeds}
 
     def closed(self) -> dict[str, FeedState]:
         """Those of `states` that will not change any more."""
@@ -190,13 +223,12 @@ class Output:
         for feed in self._feeds:
             feed.sync()
 
+    def _seen(self, path: Path) -> str:
+        return os.path.relpath(path, self._root)
+
 
 outputs: WeakKeyDictionary[Crawler, Output] = WeakKeyDictionary()
 """The output of each crawler that runs a job: Scrapy makes the feed storages itself, and tells them the crawler."""
-
-
-class OutputError(Exception):
-    """A feed is not as the job has left it; the message names it and says what to do."""
 
 
 def cut_back(path: Path, state: FeedState) -> int:

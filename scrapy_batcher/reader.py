@@ -26,7 +26,6 @@ class Reader(Generic[Row]):
 
     def __init__(self, rows: Iterable[Row], on_rows: Callable[[], object]) -> None:
         self.error: Exception | None = None  # what broke the reading off
-        self._rows = rows
         self._on_rows = on_rows
         self._call_in_loop = thread_safe_caller()
         self._read: deque[Row] = deque()  # rows nobody took yet; the thread appends, the loop pops
@@ -34,7 +33,7 @@ class Reader(Generic[Row]):
         self._ended = False
         self._stopped = False
         self._somebody_waits = False
-        threading.Thread(target=self._run, name="scrapy-batcher reader", daemon=True).start()
+        threading.Thread(target=self._run, args=(rows,), name="scrapy-batcher reader", daemon=True).start()
 
     @property
     def exhausted(self) -> bool:
@@ -58,9 +57,9 @@ class Reader(Generic[Row]):
         self._stopped = True
         self._room.release()
 
-    def _run(self) -> None:
+    def _run(self, rows: Iterable[Row]) -> None:
         try:
-            for row in self._rows:
+            for row in rows:
                 self._room.acquire()
                 if self._stopped:
                     break

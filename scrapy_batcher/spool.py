@@ -68,8 +68,11 @@ class Spool(io.RawIOBase):
 
     def _keep(self, data: bytes) -> None:
         rest = memoryview(data)
-        while rest:
-            rest = rest[self._file.write(rest) :]
+        try:
+            while rest:
+                rest = rest[self._file.write(rest) :]
+        except OSError as e:
+            raise OSError(e.errno, f"{e.strerror} for {self._path}, where it is kept") from e
 
     def _compare(self) -> None:
         """Read what an earlier run kept once more from the stream.

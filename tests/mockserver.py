@@ -29,6 +29,8 @@ class Server:
         self.last_headers: dict[str, dict[str, str]] = {}
         self.gates: dict[str, asyncio.Event] = defaultdict(asyncio.Event)
         self.failures: Counter[str] = Counter()
+        self.allowed = sys.maxsize  # requests that are answered; the others wait
+        self.more_allowed = asyncio.Event()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -55,6 +57,7 @@ class Server:
         host = headers["Host"].rpartition(":")[0]
         in_flight = self.in_flight  # that of this test: a client of the last one may still be there
         self.hits[url.path] += 1
+        number = sum(self.hits.values())
         self.last_headers[url.path] = headers
         for key in ("*", host):
             in_flight[key] += 1
@@ -63,6 +66,8 @@ class Server:
             await asyncio.sleep(float(query.get("delay", 0)))
             if "gate" in query:
                 await self.gates[query["gate"]].wait()
+            while number > self.allowed:
+                await self.more_allowed.wait()
             await getattr(self, f"get_{kind.replace('.', '_')}", self.get_missing)(rest, query, writer)
         finally:
             for key in ("*", host):
@@ -72,9 +77,13 @@ class Server:
         if what == "open":
             self.gates[query["gate"]].set()
         if what == "clear":
-            for gate in self.gates.values():
+            for gate in (*self.gates.values(), self.more_allowed):
                 gate.set()
             self.__init__()
+        if what == "allow":
+            self.allowed = sum(self.hits.values()) + int(query["more"])
+            self.more_allowed.set()
+            self.more_allowed = asyncio.Event()
         return {
             "peak": self.peak,
             "hits": self.hits,

@@ -24,13 +24,16 @@ import pytest
 import scrapy
 from pytest_twisted import ensureDeferred
 from scrapy.exceptions import CloseSpider, DropItem
-from scrapy.exporters import JsonLinesItemExporter
+from scrapy.settings import Settings
+from twisted.internet.defer import Deferred
 
 from scrapy_batcher import BatchSpider, StartError, Totals
-from scrapy_batcher.feeds import FileFeedStorage
-from scrapy_batcher.ledger import FeedState
-from scrapy_batcher.output import Output
-from tests.crawling import finish, run, watched
+from scrapy_batcher.database import LedgerError
+from scrapy_batcher.failures import FailuresFile
+from scrapy_batcher.feeds import FileFeedStorage, JsonLinesItemExporter, named_feeds
+from scrapy_batcher.ledger import FeedState, Ledger
+from scrapy_batcher.output import Feed, Output
+from tests.crawling import finish, run, until, watched
 from tests.mockserver import MockServer
 
 
@@ -371,9 +374,74 @@ async def test_columns_that_come_later(server: MockServer, work: Work, caplog) -
         [server.url("page/1"), "65"],
         [server.url("page/2"), "65"],
     ]
-    assert "items.csv has no column 'status': to have it, name all fields in FEED_EXPORT_FIELDS" in caplog.text
+    assert "A CSV feed has no column 'status', and cannot be given one any more: it is left out" in caplog.text
+    wrong = "has the columns url, length, content, base64, not length, url: name those, or another feed"
     options = {"items.csv": {"format": "csv", "fields": ["length", "url"]}}
-    assert "has the header url, length, content, base64, not length, url" in await work.refused(work.settings(options))
+    assert wrong in await work.refused(work.settings(options))
+    assert wrong in await work.refused(work.settings(feeds, FEED_EXPORT_FIELDS=["length", "url"]))
+
+
+@ensureDeferred
+async def test_titles_are_no_fields(server: MockServer, work: Work) -> None:
+    """A header of titles that an earlier run has chosen stays that of its fields; another choice ends the batch."""
+    work.write(*(server.url(f"page/{n}") for n in range(6)))
+    titles = {"items-%(name)s.csv": {"format": "csv", "fields": {"url": "Address", "length": "Size"}}}
+    await work.run(Stops, settings=work.settings(titles), pages=2)
+    bare = {"items-%(name)s.csv": {"format": "csv"}}
+    await work.run(Stops, settings=work.settings(bare), pages=1)
+    crawler = await work.run(settings=work.settings(bare, FEED_EXPORT_FIELDS=["length"]))
+    assert "items-batch.csv has the columns Address, Size, not length: name those" in crawler.totals.error
+    await work.run(settings=work.settings(bare))
+    header, *table = rows(work.folder / "items-batch.csv")
+    assert header == ["Address", "Size"]
+    assert sorted(map(tuple, table)) == [(server.url(f"page/{n}"), "65") for n in range(6)]
+
+
+@ensureDeferred
+async def test_the_byte_order_mark(server: MockServer, work: Work) -> None:
+    """A byte order mark is at the beginning and nowhere else, whichever page is through first."""
+    work.write(*(server.url(f"page/{n}?delay={0.05 * (n == 0)}") for n in range(4)))
+    bare = {"fields": ["url"], "item_export_kwargs": {"include_headers_line": False}}
+    feeds = {f"{code}.csv": {"format": "csv", "encoding": code, **bare} for code in ("utf-8-sig", "utf-16")}
+    await work.run(Stops, settings=work.settings(feeds), pages=2)
+    await work.run(settings=work.settings(feeds))
+    for code in ("utf-8-sig", "utf-16"):
+        text = (work.folder / f"{code}.csv").read_bytes().decode(code)
+        assert len(text.split()) == 4
+        assert "\ufeff" not in text
+
+
+@ensureDeferred
+async def test_moved_with_its_feeds(server: MockServer, work: Work) -> None:
+    """A job that is moved together with its feeds knows them there."""
+    old, new = work.folder / "old", work.folder / "new"
+    old.mkdir()
+    work.write(*(server.url(f"page/{n}") for n in range(6)))
+    await work.run(Stops, settings={**work.settings({"old/items.csv": {"format": "csv"}}), "JOBDIR": str(old / "job")})
+    Work(old).reopen_feeds()
+    whole = (old / "items.csv").read_bytes()
+    (old / "items.csv").write_bytes(whole + b"torn")
+    old.rename(new)
+    again = {**work.settings({"new/items.csv": {"format": "csv"}}), "JOBDIR": str(new / "job")}
+    await work.run(settings=again)
+    assert (new / "items.csv").read_bytes().startswith(whole)
+    assert Counter(row[0] for row in rows(new / "items.csv")[1:]) == Counter(server.url(f"page/{n}") for n in range(6))
+    for feed in ("new/items.csv", "new/%(name)s.csv"):
+        anew = {str(work.folder / feed): {"format": "csv", "overwrite": True}}
+        sentence = await work.refused({**again, "FEEDS": anew})
+        assert "would be begun anew with -O, and 6 targets of this job are done" in sentence
+
+
+@ensureDeferred
+async def test_begun_anew_until_something_is_done(server: MockServer, work: Work) -> None:
+    """The same command with -O goes on while no target is done, as after a crash at the very start."""
+    work.write(server.url("page/1"))
+    settings = work.settings({"items.jsonl": {"format": "jsonl", "overwrite": True}})
+    with pytest.MonkeyPatch.context() as patch:
+        once(patch, Ledger, "settle", 1)
+        assert (await work.run(settings=settings)).totals.outcomes == {}
+    await work.run(settings=settings)
+    assert len(work.items()) == 1
 
 
 @ensureDeferred
@@ -388,7 +456,9 @@ async def test_what_was_in_the_feed_before(server: MockServer, work: Work) -> No
     other = work.settings({"items.jsonl": {"format": "jsonl", "overwrite": True}}, JOBDIR=str(work.folder / "job2"))
     await work.run(Stops, settings=other, pages=2)
     assert "old" not in work.items()
-    assert "would be overwritten: write -o instead of -O" in await work.refused(other)
+    assert "would be begun anew with -O, and 2 targets of this job are done and not fetched again" in (
+        await work.refused(other)
+    ).replace(" 3 ", " 2 ")
     await work.run(settings={**other, "FEEDS": work.settings()["FEEDS"]})
     assert len(set(work.items())) == len(work.items()) == 6
 
@@ -480,12 +550,42 @@ async def test_an_item_that_no_exporter_can_write(server: MockServer, work: Work
     assert crawler.totals.outcomes == {"fetched": 2, "failed/feed": 1}
     assert len(work.items()) == 2
     assert len(rows(work.folder / "items.csv")) == 3
+
+
+@pytest.mark.parametrize("row_format", ["jsonl", "pickle", "marshal", "csv"])
+@ensureDeferred
+async def test_filtered_feeds(server: MockServer, work: Work, row_format: str) -> None:
+    """A feed that takes some items only has those; one that it cannot write has failed, whatever others wrote."""
+
+    class Unwritable:
+        def __str__(self):
+            raise RuntimeError("no text")
+
+        def __reduce__(self):
+            raise RuntimeError("no pickle")
+
+    class Own(BatchSpider):
+        def parse(self, response):
+            # Large, so that an exporter that writes in pieces has written some before it fails.
+            yield {"url": response.url, "x": "y" * 100_000, "what": Unwritable() if response.url.endswith("1") else 1}
+
+    work.write(*(server.url(f"page/{n}") for n in range(3)))
     feeds = {
-        "items.jsonl": {"format": "jsonl", "item_classes": [dict]},
-        "no.jsonl": {"format": "jsonl", "item_classes": [str]},
+        "all.csv": {"format": "csv", "fields": ["url"], "item_classes": [dict]},
+        f"items.{row_format}": {"format": row_format, "item_classes": [dict]},
+        "none.jsonl": {"format": "jsonl", "item_classes": [str]},
     }
-    settings = work.settings(feeds, JOBDIR=str(work.folder / "job2"))
-    assert (await work.run(settings=settings)).totals.outcomes == {"fetched": 3}, "filtered feeds take what they take"
+    crawler = await work.run(Own, settings=work.settings(feeds))
+    assert crawler.totals.outcomes == {"fetched": 2, "failed/feed": 1}
+    assert len(rows(work.folder / "all.csv")) == 3
+    with (work.folder / f"items.{row_format}").open("rb") as file:
+        if row_format in ("pickle", "marshal"):
+            load = pickle.load if row_format == "pickle" else marshal.load
+            assert {load(file)["url"], load(file)["url"]} == {server.url("page/0"), server.url("page/2")}
+            assert not file.read()
+        else:
+            assert sum(b"page/" in line for line in file) == 2
+    assert (work.folder / "none.jsonl").read_bytes() == b""
 
 
 @ensureDeferred
@@ -515,8 +615,8 @@ class Elsewhere(FileFeedStorage.__mro__[1]):
 @pytest.mark.parametrize(
     ("feed", "options", "why"),
     [
-        ("items.json", {"format": "json"}, "after a stop nothing can be added to a file of format json"),
-        ("items.xml", {"format": "xml"}, "after a stop nothing can be added to a file of format xml"),
+        ("items.json", {"format": "json"}, "after a stop nothing can be added to what JsonItemExporter has written"),
+        ("items.xml", {"format": "xml"}, "after a stop nothing can be added to what XmlItemExporter has written"),
         ("items.what", {}, "its format 'what' is unknown"),
         (
             "items-%(batch_id)d.jsonl",
@@ -540,6 +640,21 @@ async def test_feeds_that_cannot_be_gone_on_with(work: Work, feed: str, options:
     settings = {**work.settings(), "FEEDS": {uri: options}, "FEED_STORAGES": {"else": Elsewhere}}
     sentence = await work.refused(settings)
     assert sentence.startswith(f"the feed {uri.replace('secret', '***')} cannot be used with JOBDIR: {why}")
+
+
+@ensureDeferred
+async def test_feeds_that_are_no_files_of_their_own(work: Work) -> None:
+    """What is no file, and one file that is named twice, are refused."""
+    work.write("http://127.0.0.1:1/")
+    jsonl = {"format": "jsonl"}
+    settings = {**work.settings(), "FEEDS": {"/dev/null": jsonl}}
+    assert await work.refused(settings) == "the feed /dev/null cannot be used with JOBDIR: it is not a file"
+    path = work.folder / "items.jsonl"
+    settings["FEEDS"] = {str(path): jsonl, f"file://{path}": jsonl}
+    assert await work.refused(settings) == f"{path} is named twice as a feed: leave one out"
+    assert [feed.options for feed in named_feeds(Settings({"FEED_URI": "a.json", "FEED_FORMAT": "json"}))] == [
+        {"format": "json"}
+    ]
 
 
 @ensureDeferred
@@ -568,6 +683,115 @@ async def test_names_with_a_time(server: MockServer, work: Work) -> None:
     assert sorted(work.items("items-1.jsonl") + work.items("items-2.jsonl")) == sorted(
         server.url(f"page/{n}") for n in range(6)
     )
+
+
+# -- what cannot be written down ---------------------------------------------------------------------------------------
+
+
+def once(monkeypatch: pytest.MonkeyPatch, where: type, what: str, call: int) -> None:
+    """Have a method fail at one of its calls, as on a disk that is full for a moment."""
+    original = getattr(where, what)
+    calls = 0
+
+    def failing(*args: Any, **kwargs: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == call:
+            raise LedgerError("no room") if where is Ledger else OSError(28, "No space left on device", "there")
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(where, what, failing)
+
+
+@pytest.mark.parametrize(
+    ("where", "what", "call"),
+    [
+        (Ledger, "settle", 1),
+        (Ledger, "settle", 3),
+        (Ledger, "load", 1),
+        (Ledger, "enter_feed", 1),
+        (Ledger, "enter_feed", 2),
+        (Ledger, "claim", 9),
+        (FailuresFile, "write", 1),
+        (FailuresFile, "flush", 2),
+        (FailuresFile, "clear", 1),
+        (Feed, "append", 5),
+        (Feed, "sync", 2),
+        (Feed, "__init__", 1),
+    ],
+)
+@ensureDeferred
+async def test_no_room_for_a_moment(server: MockServer, work: Work, monkeypatch, where, what, call) -> None:
+    """Whatever cannot be written, once: the batch ends as incomplete, with the reason, and the next run mends it."""
+
+    class TellsOfFailures(BatchSpider):
+        def on_failure(self, failure):
+            yield {"url": failure.request.url}
+
+    pages = [server.url(f"page/{n}") for n in range(30)]
+    missing = [server.url(f"status/404?{n}") for n in range(5)]
+    work.write(*missing, *pages)
+    settings = work.settings(BATCHER_CHECKPOINT_TARGETS=8, BATCHER_CHECKPOINT_SECONDS=3600)
+    with monkeypatch.context() as patch:
+        once(patch, where, what, call)
+        crawler = await work.run(TellsOfFailures, settings=settings)
+    if (what, call) != ("enter_feed", 2):  # which is after the batch, when Scrapy closes the feed, and logs it
+        assert "no room" in crawler.totals.error or "No space left" in crawler.totals.error
+        assert crawler.stats.get_value("finish_reason") == "incomplete"
+    assert (await work.run(TellsOfFailures, settings=settings)).totals.outcomes == {"fetched": 30, "failed/http-404": 5}
+    assert Counter(work.items()) == Counter([*pages, *missing])
+    assert work.failures() == {(url, "failed/http-404"): 1 for url in missing}
+
+
+@ensureDeferred
+async def test_an_exporter_that_cannot_be_made(server: MockServer, work: Work) -> None:
+    """A feed whose exporter cannot be made ends the batch at its first item, and costs no target its outcome."""
+    work.write(*(server.url(f"page/{n}") for n in range(30)))
+    options = {"format": "jsonl", "item_export_kwargs": {"bogus": 1}}
+    crawler = await work.run(settings=work.settings({"items.jsonl": options}))
+    assert "items.jsonl has no exporter that works: the log says why" in crawler.totals.error
+    assert crawler.totals.outcomes == {}
+    assert (await work.run()).totals.outcomes == {"fetched": 30}
+    assert len(work.items()) == 30
+
+
+@ensureDeferred
+async def test_entered_by_time(server: MockServer, work: Work) -> None:
+    """What is settled is entered after a while, however little it is, though the rest takes its time."""
+    work.write(*(server.url(f"page/{n}") for n in range(5)), server.url("page/slow?gate=t"))
+    settings = work.settings(BATCHER_CHECKPOINT_TARGETS=10_000, BATCHER_CHECKPOINT_SECONDS=0.05)
+    done = Deferred.fromCoroutine(work.run(settings=settings))
+    await until(lambda: (work.folder / "job" / "ledger.sqlite").exists() and work.states()["fetched"] == 5)
+    assert len(work.items()) == 5
+    server.control("open?gate=t")
+    await done
+
+
+# -- closed ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "closes", [{"CLOSESPIDER_ITEMCOUNT": 3}, {"CLOSESPIDER_PAGECOUNT": 3}, {"CLOSESPIDER_ERRORCOUNT": 1}]
+)
+@ensureDeferred
+async def test_closed_by_a_setting(server: MockServer, work: Work, closes: dict[str, int]) -> None:
+    """A batch that CLOSESPIDER_* has closed goes on without it; ids are those of the list in every run."""
+
+    class Own(BatchSpider):
+        def parse(self, response):
+            target = response.meta["batcher_target"]
+            yield {"url": response.url, "id": target.id}
+            if target.id == 4:
+                raise RuntimeError("counts as an error")
+
+    pages = [server.url(f"page/{n}") for n in range(40)]
+    work.write(*pages)
+    crawler = await work.run(Own, settings=work.settings(**closes))
+    assert crawler.stats.get_value("finish_reason") == next(iter(closes)).lower()
+    assert 0 < crawler.totals.pending < 40
+    assert (await work.run(Own)).totals.outcomes == {"fetched": 39, "failed/callback": 1}
+    lines = [json.loads(line) for line in (work.folder / "items.jsonl").read_text().splitlines()]
+    assert Counter((line["url"], line["id"]) for line in lines) == Counter((url, n) for n, url in enumerate(pages, 1))
 
 
 # -- refused -----------------------------------------------------------------------------------------------------------
@@ -676,8 +900,11 @@ async def test_a_feed_that_lost_something(server: MockServer, work: Work) -> Non
     )
     feed.unlink()
     assert f"{feed} is gone, where this job has written {len(whole)} bytes: bring it back" in await work.refused()
-    assert (await work.run(settings=work.settings({"other.jsonl": {"format": "jsonl"}}))).totals.fetched == 6
-    feed.write_bytes(whole)
+    other = work.settings({"other.jsonl": {"format": "jsonl"}})
+    assert f"{feed} is gone" in await work.refused(other), "its torn tail is somewhere, and would be there for ever"
+    feed.write_bytes(whole + b"torn")
+    assert (await work.run(settings=other)).totals.fetched == 6
+    assert feed.read_bytes() == whole
 
 
 # -- stdin -------------------------------------------------------------------------------------------------------------
@@ -754,14 +981,14 @@ async def test_stdin_that_was_not_read_to_its_end(server: MockServer, work: Work
 
 def test_scrapys_exporters_are_what_they_were(tmp_path: Path) -> None:
     """What a job needs of exporters: JSON lines are written whole, at once, each with its end."""
-    output = Output({}, lambda path, state: None, expected=1, stdout=False)
+    output = Output(tmp_path, {}, lambda path, state: None, stdout=False)
     feed = output.open(tmp_path / "feed", overwrite=False)
     exporter = JsonLinesItemExporter(feed, encoding="utf-8")
     exporter.start_exporting()
     exporter.export_item({"a": 1})
     assert output.take() == ([(feed, b'{"a": 1}\n')], True)
     exporter.finish_exporting()
-    assert feed.take() == b""
+    assert feed.take() == (b"", True)
     assert feed.state == FeedState(0)
     feed.close()
 

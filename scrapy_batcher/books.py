@@ -189,7 +189,10 @@ class Books:
                     taken += len(ids)
                     self._count(name, -len(ids))
                     yield
-        self._log.info("Trying %s targets again that ended as %s", f"{taken:,}", ", ".join(wanted))
+        if taken:
+            self._log.info("Trying %s targets again that ended as %s", f"{taken:,}", ", ".join(wanted))
+        else:
+            self._log.warning("No target ended as %s: there is nothing to try again", " or ".join(wanted))
 
     def _count(self, name: str, number: int) -> None:
         self._counts[name] += number
@@ -222,6 +225,11 @@ class Books:
         try:
             tally, complete = self._ledger.tally(), self._ledger.complete
         except LedgerError as e:
+            self.fail(e)
+        try:
+            if self._failures:
+                self._failures.close()
+        except OSError as e:
             self.fail(e)
         if self.error:
             error = error or error_text(self.error)

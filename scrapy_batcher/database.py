@@ -78,7 +78,9 @@ class Database:
         if sqlite3.sqlite_version_info < _SQLITE:
             raise LedgerError(f"the ledger needs SQLite 3.35 or newer: this Python has {sqlite3.sqlite_version}")
         with self._naming():
-            self._connection = self._connect()
+            if path and not path.exists():
+                self._make(path)
+            self._connection = self._connect(path)
             try:
                 if path:
                     self._open(path)
@@ -86,7 +88,7 @@ class Database:
                     # It is never read after a crash: no waiting for the disk, and a journal only to take back a load.
                     self._connection.execute("PRAGMA journal_mode = MEMORY")
                     self._connection.execute("PRAGMA synchronous = OFF")
-                    self._create()
+                    _create(self._connection)
             except BaseException:
                 self._connection.close()
                 raise
@@ -126,7 +128,7 @@ class Database:
         if not self._path:
             return
         with self._naming():
-            connection = self._connect()
+            connection = self._connect(self._path)
             try:
                 for _ in range(_SYNCS):
                     ((_, written, moved),) = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
@@ -138,16 +140,27 @@ class Database:
     def close(self) -> None:
         self._connection.close()
 
-    def _connect(self) -> sqlite3.Connection:
+    def _connect(self, path: Path | None) -> sqlite3.Connection:
         # The job's lock keeps other writers out; what a reader or `sync` lock, they lock for a moment.
-        return sqlite3.connect(self._path or "", timeout=10, isolation_level=None)
+        return sqlite3.connect(path or "", timeout=10, isolation_level=None)
+
+    def _make(self, path: Path) -> None:
+        """Make an empty ledger at *path*: all of it or nothing, so that a file without anything in it is none."""
+        new = path.with_suffix(".new")
+        new.unlink(missing_ok=True)
+        connection = self._connect(new)
+        try:
+            _create(connection)
+        finally:
+            connection.close()
+        new.replace(path)
 
     def _open(self, path: Path) -> None:
         ((version,),) = self._connection.execute("PRAGMA user_version").fetchall()
         ((application,),) = self._connection.execute("PRAGMA application_id").fetchall()
-        ((tables,),) = self._connection.execute("SELECT count(*) FROM sqlite_master").fetchall()
-        if tables and application != _APPLICATION:
-            raise LedgerError(f"{path} is a database, but no ledger: name another JOBDIR")
+        if application != _APPLICATION:
+            what = "is empty" if not path.stat().st_size else "is a database, but no ledger"
+            raise LedgerError(f"{path} {what}; it was left as it is: restore it, or name another JOBDIR")
         if version > _VERSION:
             raise LedgerError(
                 f"the ledger {path} was written by a newer scrapy-batcher: it has version {version}, where this one "
@@ -159,16 +172,6 @@ class Database:
         self._connection.execute("PRAGMA synchronous = NORMAL")
         self._connection.execute("PRAGMA wal_autocheckpoint = 0")
         self._connection.execute("PRAGMA journal_size_limit = 0")
-        if not tables:
-            self._create()
-
-    def _create(self) -> None:
-        with self._connection:
-            self._connection.execute("BEGIN IMMEDIATE")
-            for statement in _CREATE:
-                self._connection.execute(statement)
-            self._connection.execute(f"PRAGMA application_id = {_APPLICATION}")
-            self._connection.execute(f"PRAGMA user_version = {_VERSION}")
 
     @contextmanager
     def _naming(self) -> Iterator[None]:
@@ -178,5 +181,14 @@ class Database:
             name = self._path or "in SQLite's folder for temporary files"
             # A plain DatabaseError is one of the file, an OperationalError one of the disk, the rights or the lock.
             is_damaged = type(e) is sqlite3.DatabaseError
-            hint = "; it was left as it is: restore it, or name another JOBDIR" if is_damaged else ""
-            raise LedgerError(f"the ledger {name} cannot be used: {e}{hint}") from e
+            hint = "it was left as it is: restore it, or name another JOBDIR" if is_damaged else "is there room for it?"
+            raise LedgerError(f"the ledger {name} cannot be used: {e}; {hint}") from e
+
+
+def _create(connection: sqlite3.Connection) -> None:
+    with connection:
+        connection.execute("BEGIN IMMEDIATE")
+        for statement in _CREATE:
+            connection.execute(statement)
+        connection.execute(f"PRAGMA application_id = {_APPLICATION}")
+        connection.execute(f"PRAGMA user_version = {_VERSION}")

@@ -10,9 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from scrapy_batcher.lines import LINE_LIMIT
 from scrapy_batcher.outcome import Outcome
 from scrapy_batcher.redact import redact, redact_url
-from scrapy_batcher.rows import Target
+from scrapy_batcher.rows import FAILURE_KEYS, Target
 
 
 class FailuresFile:
@@ -27,6 +28,15 @@ class FailuresFile:
         self._path = path
         # For appending: what an earlier batch wrote is there until this one starts.
         self._file = Path(path).open("a", encoding="utf-8")  # noqa: SIM115 - closed by close()
+
+    def is_one(self) -> bool:
+        """Whether the file is empty, or begins as this class has written it: then it may be written anew."""
+        with Path(self._path).open("rb") as file:
+            first = file.readline(LINE_LIMIT)
+        try:
+            return not first or json.loads(first).keys() == FAILURE_KEYS
+        except (ValueError, AttributeError):
+            return False
 
     def clear(self) -> None:
         """Drop what is there."""

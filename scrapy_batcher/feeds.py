@@ -195,8 +195,20 @@ def _why_not(feed: NamedFeed, settings: BaseSettings) -> str | None:
         return "with batch_item_count its files are closed before the last targets in them are settled; leave that out"
     if feed.options.get("postprocessing"):
         return "what postprocessing makes of it cannot be cut back after a crash; compress the file afterwards"
-    if feed.path and os.path.exists(feed.path) and not os.path.isfile(feed.path):
-        return "it is not a file"
+    if feed.path and (why := _why_not_writable(Path(feed.path))):
+        return why
     if feed.is_stdout or issubclass(storage, FileFeedStorage):
         return None
     return f"{storage.__name__} stores it when all is done, so a crash loses all of it; name a file, and copy that"
+
+
+def _why_not_writable(path: Path) -> str | None:
+    """What keeps *path* from being written, or made, ``None`` when nothing does."""
+    place = path
+    while not place.exists():
+        place = place.parent
+    if place == path and not place.is_file():
+        return "it is not a file"
+    if place != path and not place.is_dir():
+        return f"{os.path.relpath(place)} is not a directory"
+    return None if os.access(place, os.W_OK) else f"{os.path.relpath(place)} is read-only for this user"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from contextlib import ExitStack
 from pathlib import Path
@@ -23,6 +24,8 @@ class JobDir:
             self._path.mkdir(parents=True, exist_ok=True)
         except OSError as e:
             raise JobDirError(f"JOBDIR {path} cannot be used: {e.strerror}") from e
+        if self._queue.exists() and not self.ledger.exists():
+            raise JobDirError(f"JOBDIR {path} has a job of another spider: name another")
         self._lock = self._locked(self._path / "ledger.lock")
 
     def _locked(self, file: Path) -> sqlite3.Connection:
@@ -46,6 +49,25 @@ class JobDir:
     @property
     def ledger(self) -> Path:
         return self._path / "ledger.sqlite"
+
+    @property
+    def _queue(self) -> Path:
+        """Scrapy's, of the further requests that callbacks have yielded; documented with its class ``Scheduler``."""
+        return self._path / "requests.queue"
+
+    def set_aside_broken_queue(self) -> Path | None:
+        """Put away what a full disk has left of the state of Scrapy's queue, which Scrapy cannot start from.
+
+        :returns: where it is then, if it was broken
+        """
+        state = self._queue / "active.json"
+        try:
+            json.loads(state.read_bytes())
+        except FileNotFoundError:
+            pass
+        except ValueError:
+            return state.replace(state.with_suffix(".broken"))
+        return None
 
     @property
     def spool(self) -> Path:

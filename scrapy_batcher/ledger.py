@@ -19,6 +19,8 @@ _AHEAD = 100  # targets that are looked up at a time
 
 _OWNER = "SELECT spider, format, url_field FROM list"
 
+_CHANGE_OWNER = "UPDATE list SET spider = ?, format = ?, url_field = ?"
+
 _ENTER_OWNER = "INSERT INTO list (spider, format, url_field) VALUES (?, ?, ?)"
 
 _MARK = "SELECT targets, lines, length, crc FROM list"
@@ -110,11 +112,12 @@ class Ledger:
     # -- the list ----------------------------------------------------------------------------------------------
 
     def belong(self, owner: Owner) -> Owner:
-        """What the ledger belongs to; that is *owner* when it is new."""
+        """What the ledger belongs to; that is *owner* when it has nothing of a list yet."""
         with self._db.transaction():
-            for earlier in self._db.execute(_OWNER):
-                return Owner(*earlier)
-            self._db.change(_ENTER_OWNER, owner)
+            if self.mark != START:
+                return Owner(*self._db.execute(_OWNER)[0])
+            if not self._db.change(_CHANGE_OWNER, owner):
+                self._db.change(_ENTER_OWNER, owner)
         return owner
 
     @property

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -16,12 +15,13 @@ from scrapy_batcher.config import Config
 from scrapy_batcher.database import LedgerError
 from scrapy_batcher.errors import refuse
 from scrapy_batcher.failures import FailuresFile
-from scrapy_batcher.feeds import FeedError, NamedFeed, check_feed, named_feeds, why_not_columns
+from scrapy_batcher.feeds import FeedError, NamedFeed, check_feed, named_feeds
 from scrapy_batcher.jobdir import JobDir, JobDirError
-from scrapy_batcher.ledger import PENDING, Ledger, Owner
-from scrapy_batcher.output import Output, OutputError, cut_back, outputs
+from scrapy_batcher.ledger import Ledger, Owner
+from scrapy_batcher.output import OutputError, outputs
 from scrapy_batcher.rows import Target
 from scrapy_batcher.sources import Source, SourceError
+from scrapy_batcher.stock import take_stock
 
 
 @runtime_checkable
@@ -55,18 +55,22 @@ def open_books(spider: Batch, crawler: Crawler, config: Config) -> Books:
         try:
             feeds = named_feeds(crawler.settings)
             failures = _check_paths(spider, config, feeds)
-            output = None
+            output, ledger_path, kept = None, None, None
             if config.jobdir:
                 for feed in feeds:
                     check_feed(feed, crawler.settings)
                 jobdir = JobDir(config.jobdir)
                 files.callback(jobdir.close)
-                ledger = _open_ledger(spider, jobdir.ledger, files)
-                spider.source.resume(ledger.mark, jobdir.spool)
-                output = outputs[crawler] = _open_output(spider, ledger, Path(config.jobdir).resolve(), feeds)
-            else:
-                ledger = _open_ledger(spider, None, files)
+                if broken := jobdir.set_aside_broken_queue():
+                    spider.logger.warning(
+                        "Further requests that Scrapy has kept are lost: their state is in %s", broken
+                    )
+                ledger_path, kept = jobdir.ledger, jobdir.spool
             file = _open_failures(failures, files) if failures else None
+            ledger = _open_ledger(spider, ledger_path, files)
+            spider.source.resume(ledger.mark, kept)
+            if config.jobdir:
+                output = outputs[crawler] = take_stock(ledger, Path(config.jobdir).resolve(), feeds, spider.logger)
             books = Books(config, crawler.stats, spider.logger, ledger, output, file, spider.source, files)
         except (FeedError, JobDirError, LedgerError, OutputError, SourceError) as e:
             raise refuse(str(e)) from e
@@ -105,45 +109,12 @@ def _open_ledger(spider: Batch, path: Path | None, files: ExitStack) -> Ledger:
     return ledger
 
 
-def _open_output(spider: Batch, ledger: Ledger, root: Path, feeds: list[NamedFeed]) -> Output:
-    """The feeds as the job has left them, each cut back to what is settled."""
-    states = ledger.feeds()
-    done = sum(count for state, count in ledger.tally().items() if state != PENDING)
-    for feed in feeds:
-        if done and feed.options.get("overwrite"):
-            raise refuse(
-                f"{feed.uri} would be begun anew with -O, and {done:,} targets of this job are done and not fetched "
-                "again: go on with -o, or begin again with another JOBDIR"
-            )
-        if feed.path and not os.access(place := _nearest(Path(feed.path)), os.W_OK):
-            raise refuse(f"the feed {feed.uri} cannot be written: {os.path.relpath(place)} is read-only for this user")
-        if feed.is_stdout:
-            spider.logger.info("stdout cannot be cut back: after a stop some items may come once more on it")
-    columns = {feed.path: feed.columns for feed in feeds}
-    for seen, state in states.items():
-        path = os.path.normpath(root / seen)
-        if not state.closed:
-            try:
-                cut = cut_back(Path(path), state)
-            except OSError as e:
-                raise refuse(f"the feed {path} cannot be cut back: {e.strerror}") from e
-            ledger.enter_feed(seen, state._replace(closed=True))
-            if cut:
-                spider.logger.info("%s is cut back by %s bytes, which are fetched again", path, f"{cut:,}")
-        if state.columns and (wanted := columns.get(path)) and wanted != state.columns:
-            raise refuse(why_not_columns(path, state.columns, wanted))
-    return Output(root, states, ledger.enter_feed, stdout=any(feed.is_stdout for feed in feeds))
-
-
-def _nearest(path: Path) -> Path:
-    """*path*, or the nearest of the folders it is to be in that is there."""
-    return path if path.exists() else _nearest(path.parent)
-
-
 def _open_failures(path: str, files: ExitStack) -> FailuresFile:
     try:
         file = FailuresFile(path)
     except OSError as e:
         raise refuse(f"the failures file {path} cannot be written: {e.strerror}") from e
     files.callback(file.close)
+    if not file.is_one():
+        raise refuse(f"{path} has something else than failures in it, which would be overwritten: name another")
     return file

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import sys
 import threading
 from collections.abc import Callable, Mapping
@@ -231,11 +232,12 @@ outputs: WeakKeyDictionary[Crawler, Output] = WeakKeyDictionary()
 """The output of each crawler that runs a job: Scrapy makes the feed storages itself, and tells them the crawler."""
 
 
-def cut_back(path: Path, state: FeedState) -> int:
+def cut_back(path: Path, state: FeedState, kept: Path) -> int:
     """Take back what a run that was killed has written to the feed at *path* behind its last checkpoint.
 
     :param state: how the job has left it
-    :returns: how many bytes there were
+    :param kept: the file to which that is added: somebody else may have written there too
+    :returns: how many bytes that is
     :raises OutputError: when it has not all that was settled
     :raises OSError: when it cannot be cut back
     """
@@ -246,8 +248,13 @@ def cut_back(path: Path, state: FeedState) -> int:
             f"{path} {has}, where this job has written {state.length:,} bytes: bring it back as it was, or begin again "
             "with another JOBDIR"
         )
-    if size > state.length:
-        with path.open("r+b") as file:
+    if size > state.length and not state.closed:
+        with path.open("r+b") as file, kept.open("ab") as copy:
+            file.seek(state.length)
+            shutil.copyfileobj(file, copy)
+            copy.flush()
+            os.fsync(copy.fileno())
             file.truncate(state.length)
             os.fsync(file.fileno())
-    return size - state.length
+        return size - state.length
+    return 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from scrapy import Request, signals
 from scrapy.crawler import Crawler
@@ -35,6 +35,7 @@ class Visits:
         self._visits: dict[int, Visit] = {}  # by the id of their target
         self._scraping: dict[Response | Failure, Visit] = {}  # visits in the spider or its pipelines, by what went in
         for handler, signal in (
+            (self.request_scheduled, signals.request_scheduled),
             (self.request_reached_downloader, signals.request_reached_downloader),
             (self.spider_error, signals.spider_error),
             # Connected behind Scrapy's feed exporter, which like all extensions connects before a spider is opened:
@@ -96,6 +97,9 @@ class Visits:
                 raise  # the process is being ended
             # Whatever it is, the errback and the outcome are for it.
             result = Failure()  # type: ignore[no-untyped-call]  # Twisted has no types there
+        if result in self._scraping:
+            # A middleware has given one response to two requests.
+            result = cast("Response", result).replace(request=visit.request)
         visit.downloaded(result)
         self._scraping[result] = visit
         try:
@@ -112,6 +116,12 @@ class Visits:
         return errback(failure) if errback else failure
 
     # -- what Scrapy tells ------------------------------------------------------------------------------------
+
+    def request_scheduled(self, request: Request) -> None:
+        # A copy of a visit's request that a callback makes: it gets its own errback back, which Scrapy can keep in the
+        # job directory, as it can nothing but the spider's methods.
+        if isinstance(request.errback, partial) and request.errback.func == self._failed:
+            request.errback = request.errback.args[1]
 
     def request_reached_downloader(self, request: Request) -> None:
         target = request.meta.get(TARGET_KEY)

@@ -214,6 +214,7 @@ def check_full(project: Project, command: tuple[str, ...], what: str, **limits: 
     assert process.returncode == 0
     [reason] = [line for line in log.splitlines() if "Batch incomplete: " in line]
     assert what in reason
+    assert "feed_exporter_closed" not in log
     assert "Nothing of it is lost: once that is mended, the same command goes on from here" in log
     assert "Spider closed (incomplete)" in log
     return Run(process.returncode, log, output)
@@ -296,7 +297,10 @@ def test_no_room_for_the_failures_file(project: Project, server: MockServer, sma
             "JOBDIR small/old cannot be used: unable to open database file (small/old/ledger.lock)",
         ),
         (["-a", "failures=small/f"], "the failures file small/f cannot be written: Read-only file system"),
-        (["-o", "small/items.jsonl"], "the feed small/items.jsonl cannot be written: small is read-only for this user"),
+        (
+            ["-o", "small/items.jsonl"],
+            "the feed small/items.jsonl cannot be used with JOBDIR: small is read-only for this user",
+        ),
     ],
 )
 def test_read_only(project: Project, server: MockServer, small_disk: Path, arguments: list[str], sentence: str) -> None:

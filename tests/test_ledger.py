@@ -140,7 +140,7 @@ class LedgerMachine(RuleBasedStateMachine):
                 shutil.copy(self.ledger._db._path.parent / name, life)
         self.ledger.close()
         self.ledger = Ledger(life / "ledger")
-        assert self.ledger.belong(Owner("other", "txt", "link")) == OWNER
+        assert self.ledger.belong(Owner("other", "txt", "link") if self.states else OWNER) == OWNER
         self.claimed.clear()
 
     @rule()
@@ -268,7 +268,10 @@ def test_the_log_of_sqlite_does_not_grow(tmp_path):
 @pytest.mark.parametrize(
     ("statements", "sentence"),
     [
-        (["CREATE TABLE cookies (x)"], "is a database, but no ledger: name another JOBDIR"),
+        (
+            ["CREATE TABLE cookies (x)"],
+            "is a database, but no ledger; it was left as it is: restore it",
+        ),
         (
             ["PRAGMA user_version = 99"],
             "was written by a newer scrapy-batcher: it has version 99, where this one knows 1. Upgrade",
@@ -291,6 +294,15 @@ def test_another_database(tmp_path, statements, sentence):
     assert sentence in str(refused.value)
     assert str(path) in str(refused.value)
     assert path.read_bytes() == before
+
+
+def test_an_empty_file(tmp_path):
+    """A ledger that was emptied is no new one."""
+    path = tmp_path / "ledger"
+    path.touch()
+    with pytest.raises(LedgerError, match=f"{path} is empty; it was left as it is: restore it, or name another"):
+        Ledger(path)
+    assert path.read_bytes() == b""
 
 
 @pytest.mark.parametrize("damage", ["no database", "torn"])

@@ -231,6 +231,8 @@ async def test_retry(server: MockServer, work: Work, caplog) -> None:
         {**{(url, "failed/http-503"): 1 for url in flaky[1:]}, (missing, "failed/http-404"): 1}
         | {("nonsense", "skipped/invalid"): 1}
     )
+    await work.run(settings=settings, retry="failed/tls")
+    assert "No target ended as failed/tls: there is nothing to try again" in caplog.text
     caplog.set_level(logging.INFO)
     crawler = await work.run(settings=settings, retry="failed")
     assert "Trying 4 targets again that ended as failed" in caplog.text
@@ -483,22 +485,25 @@ async def test_lines_that_others_added_after_a_feed_was_cut_back(server: MockSer
     whole = feed.read_bytes()
     work.reopen_feeds()
     feed.write_bytes(whole + b'{"torn": ')
+    kept = work.folder / "job" / "items.jsonl.cut"
     other = work.settings({"other.jsonl": {"format": "jsonl"}})
     await work.run(Stops, settings=other, pages=1)
     assert feed.read_bytes() == whole
+    assert kept.read_bytes() == b'{"torn": ', "it could be somebody else's"
     feed.write_bytes(whole + b'{"url": "theirs"}\n')
     await work.run(settings=other)
     assert feed.read_bytes() == whole + b'{"url": "theirs"}\n'
 
 
 @ensureDeferred
-async def test_a_feed_that_was_moved_away(server: MockServer, work: Work) -> None:
+async def test_a_feed_that_was_moved_away(server: MockServer, work: Work, caplog) -> None:
     """After a job was stopped in order, its feed may be taken away: the rest goes into a new one, with its header."""
     work.write(*(server.url(f"page/{n}") for n in range(6)))
     settings = work.settings({"items.csv": {"format": "csv"}})
     await work.run(Stops, settings=settings, pages=2)
     (work.folder / "items.csv").rename(work.folder / "first.csv")
     await work.run(settings=settings)
+    assert "items.csv is gone, and with it what this job has written there" in caplog.text
     first, second = rows(work.folder / "first.csv"), rows(work.folder / "items.csv")
     assert first[0] == second[0]
     assert len({row[0] for row in first[1:] + second[1:]}) == len(first) + len(second) - 2 == 6
@@ -589,6 +594,55 @@ async def test_filtered_feeds(server: MockServer, work: Work, row_format: str) -
 
 
 @ensureDeferred
+async def test_further_requests_that_wait(server: MockServer, work: Work) -> None:
+    """Further requests that wait when a job is stopped in order are kept by Scrapy, copies of the first included."""
+
+    class Follows(BatchSpider):
+        def parse(self, response):
+            yield {"url": response.url}
+            yield response.request.replace(
+                url=response.url.replace("page/", "page/next-"), callback=self.parse_next, priority=-1
+            )
+            if response.meta["batcher_target"].id == 8 and self.stops:
+                raise CloseSpider("enough")
+
+        def parse_next(self, response):
+            yield {"url": response.url}
+
+    work.write(*(server.url(f"page/{n}") for n in range(12)))
+    Follows.stops = True
+    crawler = await work.run(Follows)
+    assert crawler.totals.pending
+    assert crawler.stats.get_value("scheduler/enqueued/disk") >= 8
+    assert crawler.stats.get_value("scheduler/unserializable") is None
+    Follows.stops = False
+    assert (await work.run(Follows)).totals.outcomes == {"fetched": 12}
+    assert Counter(work.items()) == Counter(server.url(f"page/{kind}{n}") for n in range(12) for kind in ("", "next-"))
+
+
+@ensureDeferred
+async def test_one_response_for_two_requests(server: MockServer, work: Work) -> None:
+    """A middleware that answers two requests with one response object gives each target its outcome and its line."""
+
+    class Shares:
+        response = None
+
+        async def process_request(self, request):
+            Shares.response = Shares.response or scrapy.http.HtmlResponse(request.url, body=b"<p>")
+            return Shares.response
+
+    class Waits(BatchSpider):
+        async def parse(self, response):
+            await scrapy.utils.asyncio.sleep(0.02)
+            yield {"url": response.meta["batcher_target"].url}
+
+    work.write(*(server.url(f"page/{n}") for n in range(4)))
+    crawler = await work.run(Waits, settings=work.settings(CONCURRENT_REQUESTS=4, DOWNLOADER_MIDDLEWARES={Shares: 1}))
+    assert crawler.totals.outcomes == {"fetched": 4}
+    assert Counter(work.items()) == Counter(server.url(f"page/{n}") for n in range(4))
+
+
+@ensureDeferred
 async def test_further_requests(server: MockServer, work: Work) -> None:
     """Items of requests that callbacks yield are in the feed too."""
 
@@ -667,6 +721,18 @@ async def test_feeds_without_a_job_are_scrapys(server: MockServer, work: Work) -
     assert len(json.loads((work.folder / "items.json").read_text())) == 1
     assert work.items("x/batch.jsonl") == [server.url("page/1")]
     assert [row[0] for row in rows(work.folder / "items.csv")] == ["url", server.url("page/1")] * 2
+
+
+@ensureDeferred
+async def test_other_feeds_than_before(server: MockServer, work: Work, caplog) -> None:
+    """A feed that will have only a part of the job is told of: one that is new, and one that is not named any more."""
+    work.write(*(server.url(f"page/{n}") for n in range(6)))
+    await work.run(Stops, settings=work.settings(CONCURRENT_REQUESTS=1), pages=2)
+    assert "new to this job" not in caplog.text
+    await work.run(settings=work.settings({"new.jsonl": {"format": "jsonl"}}))
+    assert "new.jsonl is new to this job: it will not have the 2 pages before" in caplog.text
+    assert "items.jsonl, which this job has written, is not named: it will not have the rest" in caplog.text
+    assert len(work.items()) + len(work.items("new.jsonl")) == 6
 
 
 @ensureDeferred
@@ -876,6 +942,48 @@ async def test_a_job_directory_that_cannot_be_used(work: Work) -> None:
     assert f"the ledger {job / 'ledger.sqlite'} cannot be used: unable to open" in await work.refused()
 
 
+@ensureDeferred
+async def test_a_job_directory_of_another_spider(server: MockServer, work: Work) -> None:
+    """A job directory in which another spider has left requests is not a batch's."""
+    work.write(server.url("page/1"))
+    (work.folder / "job" / "requests.queue").mkdir(parents=True)
+    assert await work.refused() == f"JOBDIR {work.folder / 'job'} has a job of another spider: name another"
+
+
+@ensureDeferred
+async def test_a_queue_of_scrapys_that_is_broken(server: MockServer, work: Work, caplog) -> None:
+    """A state of Scrapy's queue that a full disk has cut short is put aside, and the job goes on."""
+    work.write(*(server.url(f"page/{n}") for n in range(6)))
+    await work.run(Stops, pages=2)
+    state = work.folder / "job" / "requests.queue" / "active.json"
+    assert state.exists(), "where Scrapy keeps it"
+    state.write_bytes(b"")
+    assert (await work.run()).totals.outcomes == {"fetched": 6}
+    assert "Further requests that Scrapy has kept are lost: their state is in" in caplog.text
+    assert state.with_suffix(".broken").exists()
+
+
+@ensureDeferred
+async def test_failures_files_that_are_none(server: MockServer, work: Work) -> None:
+    """A file with something else in it is not overwritten with failures."""
+    work.write(server.url("status/404"))
+    for text in ("my notes\n", '{"url": "http://h/"}\n', "[]\n", "\0"):
+        (work.folder / "notes").write_text(text)
+        sentence = await work.refused(failures=str(work.folder / "notes"))
+        assert sentence.startswith(f"{work.folder / 'notes'} has something else than failures in it, which would be ")
+    await work.run()
+    await work.run()
+    assert sum(work.failures().values()) == 1
+
+
+@ensureDeferred
+async def test_a_feed_below_a_file(work: Work) -> None:
+    """A feed whose folder cannot be is refused."""
+    work.write("http://127.0.0.1:1/")
+    sentence = await work.refused(work.settings({"urls.txt/items.jsonl": {"format": "jsonl"}}))
+    assert sentence.endswith("urls.txt is not a directory")
+
+
 @pytest.mark.parametrize(
     "retry", ["fetched", "failed/", "dns", "failed/dns,timeout", "skipped/invalid", "failed/dns,skipped"]
 )
@@ -888,13 +996,14 @@ async def test_a_retry_of_no_outcome(work: Work, retry: str) -> None:
 
 @ensureDeferred
 async def test_a_feed_that_lost_something(server: MockServer, work: Work) -> None:
-    """A feed that has not all that a killed job had settled is refused; one that is not asked for may be gone."""
+    """A feed that has not all that the job had settled is refused, killed or not."""
     work.write(*(server.url(f"page/{n}") for n in range(6)))
     await work.run(Stops, pages=3)
-    work.reopen_feeds()
     feed = work.folder / "items.jsonl"
     whole = feed.read_bytes()
     feed.write_bytes(whole[:-1])
+    assert f"{feed} has {len(whole) - 1} bytes, where this job has written {len(whole)} bytes" in await work.refused()
+    work.reopen_feeds()
     assert f"{feed} has {len(whole) - 1} bytes, where this job has written {len(whole)} bytes: bring it back" in (
         await work.refused()
     )
@@ -946,6 +1055,15 @@ async def test_stdin_is_kept(server: MockServer, work: Work, stdin, caplog, form
     if form == "txt":
         await work.run(urls=stdin(lines(25)), format=form)
     assert len(set(work.items())) == len(work.items()) == (25 if form == "txt" else 20)
+
+
+@ensureDeferred
+async def test_a_column_that_is_corrected(server: MockServer, work: Work, stdin) -> None:
+    """A job whose list could not be read at all is not bound to how it was to be read."""
+    data = f"link\n{server.url('page/1')}\n".encode()
+    crawler = await work.run(urls=stdin(data), format="csv")
+    assert "stdin has no column 'url': its columns are 'link'" in crawler.totals.error
+    assert (await work.run(urls=stdin(data), format="csv", url_field="link")).totals.outcomes == {"fetched": 1}
 
 
 @pytest.mark.parametrize("other", ["other text", "shorter"])

@@ -62,9 +62,7 @@ def open_books(spider: Batch, crawler: Crawler, config: Config) -> Books:
                 jobdir = JobDir(config.jobdir)
                 files.callback(jobdir.close)
                 if broken := jobdir.set_aside_broken_queue():
-                    spider.logger.warning(
-                        "Further requests that Scrapy has kept are lost: their state is in %s", broken
-                    )
+                    spider.logger.warning("Further requests that Scrapy had kept are lost: their state is %s", broken)
                 ledger_path, kept = jobdir.ledger, jobdir.spool
             file = _open_failures(failures, files) if failures else None
             ledger = _open_ledger(spider, ledger_path, files)

@@ -13,7 +13,7 @@ from typing import Any
 
 from scrapy.exceptions import NotConfigured
 
-from scrapy_batcher import opening
+from scrapy_batcher import stock
 from scrapy_batcher.database import Database
 from scrapy_batcher.failures import FailuresFile
 from scrapy_batcher.ledger import Ledger
@@ -81,7 +81,7 @@ POINTS: dict[str, tuple[Any, str, Callable, int]] = {
     "the feeds are synced": (Output, "sync", after, 2),
     "before the commit": (Database, "transaction", before_the_commit, 7),
     "the checkpoint is committed": (Ledger, "settle", after, 5),
-    "one of two feeds is cut back": (opening, "cut_back", after, 1),
+    "one of two feeds is cut back": (stock, "cut_back", after, 1),
     "the failures file is empty": (FailuresFile, "clear", after, 1),
     "a failure is written": (FailuresFile, "write", after, 3),
     "some are taken up": (Ledger, "take_up", after, 1),

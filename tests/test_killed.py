@@ -243,10 +243,10 @@ def test_no_room_for_a_feed(project: Project, server: MockServer) -> None:
     assert full.log.count("No space left") + full.log.count("File too large") <= 8, "it is not said for each page"
 
 
-@pytest.mark.parametrize("room", [150_000, 280_000])
+@pytest.mark.parametrize("room", [150_000, 200_000])
 def test_no_room_for_the_ledger(project: Project, server: MockServer, room: int) -> None:
     """So does a ledger that cannot grow, wherever it stands then."""
-    urls = [server.url(f"page/{n}") for n in range(1000)]
+    urls = [server.url(f"page/{n}") for n in range(600)]
     project.write("urls.txt", "".join(f"{url}\n" for url in urls))
     command = ("crawl", "batch", "-a", "urls=urls.txt", "-o", "items.jsonl")
     check_full(project, command, "the ledger job/ledger.sqlite cannot be used: ", **limited(room))
@@ -299,7 +299,7 @@ def test_no_room_for_the_failures_file(project: Project, server: MockServer, sma
         (["-a", "failures=small/f"], "the failures file small/f cannot be written: Read-only file system"),
         (
             ["-o", "small/items.jsonl"],
-            "the feed small/items.jsonl cannot be used with JOBDIR: small is read-only for this user",
+            "the feed small/items.jsonl cannot be used with JOBDIR: small is read-only for this",
         ),
     ],
 )

@@ -959,7 +959,7 @@ async def test_a_queue_of_scrapys_that_is_broken(server: MockServer, work: Work,
     assert state.exists(), "where Scrapy keeps it"
     state.write_bytes(b"")
     assert (await work.run()).totals.outcomes == {"fetched": 6}
-    assert "Further requests that Scrapy has kept are lost: their state is in" in caplog.text
+    assert "Further requests that Scrapy had kept are lost: their state is" in caplog.text
     assert state.with_suffix(".broken").exists()
 
 

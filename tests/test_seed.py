@@ -182,7 +182,7 @@ class Four(scrapy.Spider):
 
 
 def test_example_8_throttling_with_cooperator(project: Project, server: MockServer) -> None:
-    """With 50,000 rows and N workers never more than N requests and a few are alive, and the memory is that of 100."""
+    """With 25,000 rows and N workers never more than N requests and a few are alive, and the memory is that of 100."""
     project.write(
         "watched.py",
         """
@@ -222,7 +222,7 @@ class Answers:
 """,
     )
     peaks = {}
-    for rows in (100, 50_000):
+    for rows in (100, 25_000):
         project.write("urls.txt", "".join(f"http://host-{n % 1000}.invalid/{n}\n" for n in range(rows)))
         settings = {"EXTENSIONS": '{"project_spiders.DumpStats": 1}', "CONCURRENT_REQUESTS": 10, "CONCURRENT_ITEMS": 1}
         run = project.scrapy("runspider", "watched.py", "-a", "urls=urls.txt", settings=settings)
@@ -230,7 +230,7 @@ class Answers:
         assert run.stats["batcher/outcomes/fetched"] == rows
         assert run.stats["most_requests"] <= 10 + 5
         peaks[rows] = run.stats["peak_kib"]
-    assert peaks[50_000] - peaks[100] < 10 * 1024, "KiB"
+    assert peaks[25_000] - peaks[100] < 10 * 1024, "KiB"
 
 
 @ensureDeferred

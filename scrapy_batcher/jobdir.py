@@ -19,14 +19,15 @@ class JobDir:
     """
 
     def __init__(self, path: str) -> None:
-        self._path = Path(path)
+        self._given = path
+        self.path = Path(path).resolve()
         try:
-            self._path.mkdir(parents=True, exist_ok=True)
+            self.path.mkdir(parents=True, exist_ok=True)
         except OSError as e:
             raise JobDirError(f"JOBDIR {path} cannot be used: {e.strerror}") from e
         if self._queue.exists() and not self.ledger.exists():
             raise JobDirError(f"JOBDIR {path} has a job of another spider: name another")
-        self._lock = self._locked(self._path / "ledger.lock")
+        self._lock = self._locked(self.path / "ledger.lock")
 
     def _locked(self, file: Path) -> sqlite3.Connection:
         """An empty database that is only there for its lock: the system gives that back with the process, however it
@@ -40,20 +41,20 @@ class JobDir:
             except sqlite3.Error as e:
                 if "locked" in str(e):
                     raise JobDirError(
-                        f"JOBDIR {self._path} is in use: another process works on this job; wait for it, or stop it"
+                        f"JOBDIR {self._given} is in use: another process works on this job; wait for it, or stop it"
                     ) from e
-                raise JobDirError(f"JOBDIR {self._path} cannot be used: {e} ({file})") from e
+                raise JobDirError(f"JOBDIR {self._given} cannot be used: {e} ({file.name})") from e
             failed.pop_all()
             return lock
 
     @property
     def ledger(self) -> Path:
-        return self._path / "ledger.sqlite"
+        return self.path / "ledger.sqlite"
 
     @property
     def _queue(self) -> Path:
         """Scrapy's, of the further requests that callbacks have yielded; documented with its class ``Scheduler``."""
-        return self._path / "requests.queue"
+        return self.path / "requests.queue"
 
     def set_aside_broken_queue(self) -> Path | None:
         """Put away what a full disk has left of the state of Scrapy's queue, which Scrapy cannot start from.
@@ -72,7 +73,7 @@ class JobDir:
     @property
     def spool(self) -> Path:
         """What came from stdin."""
-        return self._path / "stdin"
+        return self.path / "stdin"
 
     def close(self) -> None:
         self._lock.close()

@@ -55,20 +55,13 @@ def open_books(spider: Batch, crawler: Crawler, config: Config) -> Books:
         try:
             feeds = named_feeds(crawler.settings)
             failures = _check_paths(spider, config, feeds)
-            output, ledger_path, kept = None, None, None
-            if config.jobdir:
-                for feed in feeds:
-                    check_feed(feed, crawler.settings)
-                jobdir = JobDir(config.jobdir)
-                files.callback(jobdir.close)
-                if broken := jobdir.set_aside_broken_queue():
-                    spider.logger.warning("Further requests that Scrapy had kept are lost: their state is %s", broken)
-                ledger_path, kept = jobdir.ledger, jobdir.spool
+            jobdir = _open_jobdir(spider, config.jobdir, crawler, feeds, files) if config.jobdir else None
             file = _open_failures(failures, files) if failures else None
-            ledger = _open_ledger(spider, ledger_path, files)
-            spider.source.resume(ledger.mark, kept)
-            if config.jobdir:
-                output = outputs[crawler] = take_stock(ledger, Path(config.jobdir).resolve(), feeds, spider.logger)
+            ledger = _open_ledger(spider, jobdir.ledger if jobdir else None, files)
+            spider.source.resume(ledger.mark, jobdir.spool if jobdir else None)
+            output = take_stock(ledger, jobdir.path, feeds, spider.logger) if jobdir else None
+            if output:
+                outputs[crawler] = output
             books = Books(config, crawler.stats, spider.logger, ledger, output, file, spider.source, files)
         except (FeedError, JobDirError, LedgerError, OutputError, SourceError) as e:
             raise refuse(str(e)) from e
@@ -93,6 +86,17 @@ def _check_paths(spider: Batch, config: Config, feeds: list[NamedFeed]) -> str |
     if failures and str(Path(failures).resolve()) in paths:
         raise refuse(f"the failures file {failures} is a feed too: name another")
     return failures
+
+
+def _open_jobdir(spider: Batch, path: str, crawler: Crawler, feeds: list[NamedFeed], files: ExitStack) -> JobDir:
+    """The job directory at *path*, when *feeds* are such as a job can keep its promise of."""
+    for feed in feeds:
+        check_feed(feed, crawler.settings)
+    jobdir = JobDir(path)
+    files.callback(jobdir.close)
+    if broken := jobdir.set_aside_broken_queue():
+        spider.logger.warning("Further requests that Scrapy had kept are lost: their state is %s", broken)
+    return jobdir
 
 
 def _open_ledger(spider: Batch, path: Path | None, files: ExitStack) -> Ledger:

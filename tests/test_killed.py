@@ -249,7 +249,7 @@ def test_no_room_for_the_ledger(project: Project, server: MockServer, room: int)
     urls = [server.url(f"page/{n}") for n in range(600)]
     project.write("urls.txt", "".join(f"{url}\n" for url in urls))
     command = ("crawl", "batch", "-a", "urls=urls.txt", "-o", "items.jsonl")
-    check_full(project, command, "the ledger job/ledger.sqlite cannot be used: ", **limited(room))
+    check_full(project, command, "job/ledger.sqlite cannot be used: ", **limited(room))
     check_complete(project, command)
     assert Counter(item["url"] for item in project.items()) == Counter(urls)
 
@@ -260,7 +260,7 @@ def test_no_room_to_begin(project: Project) -> None:
     process = project.popen("crawl", "batch", "-a", "urls=urls.txt", settings=SETTINGS, **limited(20_000))
     log = process.communicate(timeout=100)[1].decode()
     assert process.returncode == 1
-    assert "the ledger job/ledger.sqlite cannot be used: " in log
+    assert "job/ledger.sqlite cannot be used: " in log
     assert "Traceback" not in log
 
 
@@ -294,7 +294,7 @@ def test_no_room_for_the_failures_file(project: Project, server: MockServer, sma
         (["-s", "JOBDIR=small/job"], "JOBDIR small/job cannot be used: Read-only file system"),
         (
             ["-s", "JOBDIR=small/old"],
-            "JOBDIR small/old cannot be used: unable to open database file (small/old/ledger.lock)",
+            "JOBDIR small/old cannot be used: unable to open database file (ledger.lock)",
         ),
         (["-a", "failures=small/f"], "the failures file small/f cannot be written: Read-only file system"),
         (

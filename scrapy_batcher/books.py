@@ -158,8 +158,10 @@ class Books:
         :param lines: what its items became in the feeds
         :param size: bytes in the body of its last response
         :param told: whether it is in the log already
-        :raises OSError: when a feed or the failures file cannot be written, then and ever after
+        :raises Exception: when something cannot be written, then and ever after
         """
+        if self.error:
+            raise self.error
         # The lines last of what can fail: they must not be there without their settlement.
         self._record(target, outcome, attempts)
         self.append(lines or [])
@@ -255,4 +257,6 @@ class Books:
     async def shut(self) -> None:
         """Let go of the job, when Scrapy has closed the feeds."""
         await self._checkpoints.stop()
+        if not self.error:
+            self._ledger.end_run()
         self._files.close()

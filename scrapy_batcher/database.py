@@ -33,7 +33,7 @@ _CREATE = (
     "CREATE INDEX target_state ON target (state, id)",
     # Which target made a request first.
     "CREATE TABLE seen (fingerprint BLOB PRIMARY KEY, id INTEGER NOT NULL) WITHOUT ROWID",
-    # How far which list was read: one row.
+    # How far which list was read, and whether a run is on its way: one row.
     """
     CREATE TABLE list (
         spider TEXT NOT NULL,
@@ -43,7 +43,8 @@ _CREATE = (
         lines INTEGER NOT NULL DEFAULT 0,
         length INTEGER NOT NULL DEFAULT 0,
         crc INTEGER NOT NULL DEFAULT 0,
-        complete INTEGER NOT NULL DEFAULT 0
+        complete INTEGER NOT NULL DEFAULT 0,
+        running INTEGER NOT NULL DEFAULT 0
     )
     """,
     # The feeds this job has written, and how much of each stands for targets that are settled.

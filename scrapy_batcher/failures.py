@@ -33,8 +33,10 @@ class FailuresFile:
         """Whether the file is empty, or begins as this class has written it: then it may be written anew."""
         with Path(self._path).open("rb") as file:
             first = file.readline(LINE_LIMIT)
+        if not first.endswith(b"\n"):  # nothing, or as far as a full disk let it
+            return b'{"url": '.startswith(first[:8]) or first.startswith(b'{"url": ')
         try:
-            return not first or json.loads(first).keys() == FAILURE_KEYS
+            return bool(json.loads(first).keys() == FAILURE_KEYS)
         except (ValueError, AttributeError):
             return False
 

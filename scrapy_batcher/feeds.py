@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import IO, Any, cast
 from urllib.parse import urlparse
@@ -19,7 +20,7 @@ from scrapy.utils.misc import load_object
 from twisted.internet.defer import Deferred
 from w3lib.url import file_uri_to_path
 
-from scrapy_batcher.output import Feed, OutputError, outputs
+from scrapy_batcher.output import Feed, Output, OutputError, outputs
 from scrapy_batcher.redact import redact
 
 logger = logging.getLogger(__name__)
@@ -32,15 +33,22 @@ class FileFeedStorage(feedexport.FileFeedStorage):
     It has the name of Scrapy's, since stats are named after it.
     """
 
+    _output: Output | None = None
+
     def open(self, spider: Spider) -> IO[bytes]:
-        if output := outputs.get(spider.crawler):
+        output = self._output = outputs.get(spider.crawler)
+        if output is None:
+            return super().open(spider)
+        try:
             return cast("IO[bytes]", output.open(Path(self.path).resolve(), overwrite=self.write_mode == "wb"))
-        return super().open(spider)
+        except Exception as e:  # noqa: BLE001 - the batch ends with it, and says so once; Scrapy would for each item
+            output.fail(e)
+            return BytesIO()
 
     def store(self, file: IO[bytes]) -> Deferred[None] | None:
-        if isinstance(file, Feed):
-            return deferred_from_coro(file.output.close(file))
-        return super().store(file)
+        if self._output is None:
+            return super().store(file)
+        return deferred_from_coro(self._output.close(file))
 
 
 # -- exporters whose file is one record behind the other, so that it can be cut between any two and gone on with -----
@@ -49,8 +57,8 @@ class FileFeedStorage(feedexport.FileFeedStorage):
 class RecordExporter(exporters.BaseItemExporter):
     """An exporter that tells a job's feed when it could not write an item: nothing of that is written then.
 
-    The exporters below are Scrapy's own with this in front, and what a project's own must be a subclass of, to write
-    the feed of a job.
+    The exporters below are Scrapy's own with this in front. One of a project's own needs it too, to write the feed of a
+    job, and as the first of its bases: ``class Mine(RecordExporter, MyExporter): pass``.
     """
 
     def __init__(self, file: Any, *args: Any, **kwargs: Any) -> None:
@@ -188,8 +196,9 @@ def _why_not(feed: NamedFeed, settings: BaseSettings) -> str | None:
     exporter = load_object(formats[row_format])
     if not (isinstance(exporter, type) and issubclass(exporter, RecordExporter)):
         return (
-            f"after a stop nothing can be added to what {exporter.__qualname__} has written; choose jsonl or csv, or "
-            f"make it a {RecordExporter.__module__}.{RecordExporter.__name__}"
+            f"after a stop nothing can be added to what {exporter.__qualname__} has written; choose jsonl or csv, or, "
+            f"where that is one record behind the other, give it {RecordExporter.__module__}.{RecordExporter.__name__} "
+            "as its first base"
         )
     if feed.options.get("batch_item_count", settings.getint("FEED_EXPORT_BATCH_ITEM_COUNT")):
         return "with batch_item_count its files are closed before the last targets in them are settled; leave that out"

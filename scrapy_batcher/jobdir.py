@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from contextlib import ExitStack
+from itertools import count
 from pathlib import Path
 
 
@@ -26,7 +27,7 @@ class JobDir:
         except OSError as e:
             raise JobDirError(f"JOBDIR {path} cannot be used: {e.strerror}") from e
         if self._queue.exists() and not self.ledger.exists():
-            raise JobDirError(f"JOBDIR {path} has a job of another spider: name another")
+            raise JobDirError(f"JOBDIR {path} has a job without a ledger, another spider's perhaps: name another")
         self._lock = self._locked(self.path / "ledger.lock")
 
     def _locked(self, file: Path) -> sqlite3.Connection:
@@ -56,19 +57,24 @@ class JobDir:
         """Scrapy's, of the further requests that callbacks have yielded; documented with its class ``Scheduler``."""
         return self.path / "requests.queue"
 
-    def set_aside_broken_queue(self) -> Path | None:
-        """Put away what a full disk has left of the state of Scrapy's queue, which Scrapy cannot start from.
+    def set_aside(self, *, killed: bool) -> list[Path]:
+        """Put away what Scrapy has kept here and cannot go on with.
 
-        :returns: where it is then, if it was broken
+        Its queue is buffered: after a kill its files are torn, and adding to them fails. With them goes what it
+        has seen, or what they had could not be asked for again. A full disk leaves its other files empty.
+
+        :param killed: whether the last run was not closed in order
+        :returns: where it is then
         """
         state = self._queue / "active.json"
-        try:
-            json.loads(state.read_bytes())
-        except FileNotFoundError:
-            pass
-        except ValueError:
-            return state.replace(state.with_suffix(".broken"))
-        return None
+        if killed or (state.exists() and not _is_json(state)):
+            put_away = [self._queue, self.path / "requests.seen"]
+        else:
+            put_away = []
+        spider_state = self.path / "spider.state"
+        if spider_state.exists() and not spider_state.stat().st_size:
+            put_away.append(spider_state)
+        return [_renamed(path) for path in put_away if path.exists()]
 
     @property
     def spool(self) -> Path:
@@ -77,3 +83,16 @@ class JobDir:
 
     def close(self) -> None:
         self._lock.close()
+
+
+def _is_json(path: Path) -> bool:
+    try:
+        json.loads(path.read_bytes())
+    except ValueError:
+        return False
+    return True
+
+
+def _renamed(path: Path) -> Path:
+    """*path*, under a name that is free."""
+    return path.rename(next(new for n in count(1) if not (new := path.with_name(f"{path.name}.old-{n}")).exists()))

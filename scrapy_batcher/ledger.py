@@ -31,6 +31,10 @@ _COMPLETE = "SELECT complete FROM list WHERE complete = 1"
 
 _ENTER_COMPLETE = "UPDATE list SET complete = 1"
 
+_RUNNING = "SELECT running FROM list WHERE running = 1"
+
+_ENTER_RUNNING = "UPDATE list SET running = ?"
+
 _LOAD = "INSERT INTO target (id, line, url, columns, state, status, error) VALUES (?, ?, ?, ?, ?, ?, ?)"
 
 _LOOK_UP = "SELECT id, line, url, columns FROM target WHERE state = 'pending' AND id > ? ORDER BY id LIMIT ?"
@@ -145,6 +149,17 @@ class Ledger:
     def complete_list(self) -> None:
         """Enter that the list was read to its end."""
         self._db.change(_ENTER_COMPLETE)
+
+    def begin_run(self) -> bool:
+        """Enter that a run is on its way; whether one was, which has not ended in order."""
+        killed = bool(self._db.execute(_RUNNING))
+        with self._db.durable():
+            self._db.change(_ENTER_RUNNING, (1,))
+        return killed
+
+    def end_run(self) -> None:
+        """Enter that the run has ended in order."""
+        self._db.change(_ENTER_RUNNING, (0,))
 
     # -- the targets -------------------------------------------------------------------------------------------
 

@@ -76,6 +76,11 @@ class Lines:
             return line
         return self._next()
 
+    @property
+    def is_cut(self) -> bool:
+        """Whether nothing ended the last line that was read."""
+        return not self._last.endswith(b"\n")
+
     def peek(self) -> None:
         """Read the first line, so that what is wrong with the stream shows at once."""
         self._first = next(self, None)

@@ -62,6 +62,9 @@ def open_books(spider: Batch, crawler: Crawler, config: Config) -> Books:
             output = take_stock(ledger, jobdir.path, feeds, spider.logger) if jobdir else None
             if output:
                 outputs[crawler] = output
+            if jobdir:  # last, as a refusal is no run
+                for path in jobdir.set_aside(killed=ledger.begin_run()):
+                    spider.logger.info("Scrapy cannot go on with what it had kept, which is in %s now", path)
             books = Books(config, crawler.stats, spider.logger, ledger, output, file, spider.source, files)
         except (FeedError, JobDirError, LedgerError, OutputError, SourceError) as e:
             raise refuse(str(e)) from e
@@ -94,8 +97,6 @@ def _open_jobdir(spider: Batch, path: str, crawler: Crawler, feeds: list[NamedFe
         check_feed(feed, crawler.settings)
     jobdir = JobDir(path)
     files.callback(jobdir.close)
-    if broken := jobdir.set_aside_broken_queue():
-        spider.logger.warning("Further requests that Scrapy had kept are lost: their state is %s", broken)
     return jobdir
 
 

@@ -168,11 +168,14 @@ class Output:
         self._feeds.append(feed)
         return feed
 
-    async def close(self, feed: Feed) -> None:
+    async def close(self, feed: object) -> None:
         """Close *feed* when Scrapy has nothing more for it.
 
-        :raises Exception: what keeps it from being whole
+        :raises Exception: what keeps it from being whole, or has kept it from being opened
         """
+        if self.error:
+            raise self.error
+        assert isinstance(feed, Feed), "what could not be opened is an error"
         self.append([(feed, feed.take()[0])])
         await run_in_thread(feed.sync)
         if self.error:

@@ -89,6 +89,8 @@ class Source:
                 if self._start != START:
                     lines.skip(self._start)
             for target in self._rows:
+                if self.spool and self.spool.is_all and lines.is_cut and lines.mark.place == lines.place:
+                    break  # an earlier run was ended in the middle of this line, and there is no more of it now
                 yield target, lines.mark
 
     def is_file(self, path: str) -> bool:

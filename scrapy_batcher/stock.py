@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from logging import LoggerAdapter
 from pathlib import Path
@@ -38,7 +39,7 @@ def take_stock(ledger: Ledger, root: Path, feeds: Sequence[NamedFeed], log: Logg
         path = Path(os.path.normpath(root / seen))
         known[str(path)] = state
         if path.exists() or not state.closed:
-            if cut := _cut_back(path, state, root):
+            if cut := _cut_back(path, state, root / f"{re.sub(r'[^0-9A-Za-z.-]+', '_', seen)}.cut"):
                 log.info(
                     "%s is cut back by %s bytes, of targets that are fetched again; the job directory keeps them",
                     path,
@@ -51,9 +52,9 @@ def take_stock(ledger: Ledger, root: Path, feeds: Sequence[NamedFeed], log: Logg
     return Output(root, states, ledger.enter_feed, stdout=any(feed.is_stdout for feed in feeds))
 
 
-def _cut_back(path: Path, state: FeedState, root: Path) -> int:
+def _cut_back(path: Path, state: FeedState, kept: Path) -> int:
     try:
-        return cut_back(path, state, root / f"{path.name}.cut")
+        return cut_back(path, state, kept)
     except OSError as e:
         raise FeedError(f"the feed {path} cannot be cut back: {e.strerror}") from e
 

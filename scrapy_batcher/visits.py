@@ -97,8 +97,9 @@ class Visits:
                 raise  # the process is being ended
             # Whatever it is, the errback and the outcome are for it.
             result = Failure()  # type: ignore[no-untyped-call]  # Twisted has no types there
-        if result in self._scraping:
-            # A middleware has given one response to two requests.
+        first = result.request if isinstance(result, Response) else None
+        if first and first.meta.get(TARGET_KEY, visit.target) is not visit.target:
+            # A middleware has given one response to several requests: it still has the first of them.
             result = cast("Response", result).replace(request=visit.request)
         visit.downloaded(result)
         self._scraping[result] = visit

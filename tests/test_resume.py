@@ -485,7 +485,7 @@ async def test_lines_that_others_added_after_a_feed_was_cut_back(server: MockSer
     whole = feed.read_bytes()
     work.reopen_feeds()
     feed.write_bytes(whole + b'{"torn": ')
-    kept = work.folder / "job" / "items.jsonl.cut"
+    kept = work.folder / "job" / ".._items.jsonl.cut"
     other = work.settings({"other.jsonl": {"format": "jsonl"}})
     await work.run(Stops, settings=other, pages=1)
     assert feed.read_bytes() == whole
@@ -636,10 +636,50 @@ async def test_one_response_for_two_requests(server: MockServer, work: Work) -> 
             await scrapy.utils.asyncio.sleep(0.02)
             yield {"url": response.meta["batcher_target"].url}
 
-    work.write(*(server.url(f"page/{n}") for n in range(4)))
-    crawler = await work.run(Waits, settings=work.settings(CONCURRENT_REQUESTS=4, DOWNLOADER_MIDDLEWARES={Shares: 1}))
-    assert crawler.totals.outcomes == {"fetched": 4}
-    assert Counter(work.items()) == Counter(server.url(f"page/{n}") for n in range(4))
+    work.write(*(server.url(f"page/{n}") for n in range(9)))
+    for width in (1, 4):
+        Shares.response = None
+        settings = work.settings(
+            {f"items-{width}.jsonl": {"format": "jsonl"}},
+            CONCURRENT_REQUESTS=width,
+            DOWNLOADER_MIDDLEWARES={Shares: 1},
+            JOBDIR=str(work.folder / f"job-{width}"),
+        )
+        assert (await work.run(Waits, settings=settings)).totals.outcomes == {"fetched": 9}
+        urls = Counter(work.items(f"items-{width}.jsonl"))
+        assert urls == Counter(server.url(f"page/{n}") for n in range(9))
+
+
+@ensureDeferred
+async def test_further_requests_after_a_kill(server: MockServer, work: Work, caplog) -> None:
+    """What a kill has left of Scrapy's queue is put away; the items and further requests of later pages are there."""
+
+    class Follows(BatchSpider):
+        def parse(self, response):
+            next_url = response.url.replace("page/", "page/next-")
+            yield scrapy.Request(next_url, callback=self.parse_next, dont_filter=True)
+            yield {"url": response.url}
+
+        def parse_next(self, response):
+            yield {"url": response.url}
+
+    work.write(server.url("page/0"))
+    await work.run(Follows)
+    queue = work.folder / "job" / "requests.queue"
+    for folder in queue.iterdir():
+        if folder.is_dir():
+            (folder / "0").write_bytes(b"")
+    (queue / "active.json").write_text('{"127.0.0.1": [0]}')
+    ledger = sqlite3.connect(work.folder / "job" / "ledger.sqlite")
+    ledger.execute("UPDATE list SET running = 1")  # as after a kill
+    ledger.commit()
+    ledger.close()
+    work.write(*(server.url(f"page/{n}") for n in range(1, 12)), append=True)
+    assert (await work.run(Follows)).totals.outcomes == {"fetched": 12}
+    assert Counter(work.items()) == Counter(server.url(f"page/{kind}{n}") for n in range(12) for kind in ("", "next-"))
+    assert "Task exception" not in caplog.text
+    await work.run(Follows)
+    assert not (work.folder / "job" / "requests.queue.old-2").exists(), "it was closed in order"
 
 
 @ensureDeferred
@@ -947,7 +987,10 @@ async def test_a_job_directory_of_another_spider(server: MockServer, work: Work)
     """A job directory in which another spider has left requests is not a batch's."""
     work.write(server.url("page/1"))
     (work.folder / "job" / "requests.queue").mkdir(parents=True)
-    assert await work.refused() == f"JOBDIR {work.folder / 'job'} has a job of another spider: name another"
+    assert (
+        await work.refused()
+        == f"JOBDIR {work.folder / 'job'} has a job without a ledger, another spider's perhaps: name another"
+    )
 
 
 @ensureDeferred
@@ -958,9 +1001,12 @@ async def test_a_queue_of_scrapys_that_is_broken(server: MockServer, work: Work,
     state = work.folder / "job" / "requests.queue" / "active.json"
     assert state.exists(), "where Scrapy keeps it"
     state.write_bytes(b"")
+    (work.folder / "job" / "spider.state").write_bytes(b"")
+    caplog.set_level(logging.INFO)
     assert (await work.run()).totals.outcomes == {"fetched": 6}
-    assert "Further requests that Scrapy had kept are lost: their state is" in caplog.text
-    assert state.with_suffix(".broken").exists()
+    old = work.folder / "job" / "requests.queue.old-1"
+    assert f"Scrapy cannot go on with what it had kept, which is in {old} now" in caplog.text
+    assert (old / "active.json").exists()
 
 
 @ensureDeferred
@@ -971,9 +1017,10 @@ async def test_failures_files_that_are_none(server: MockServer, work: Work) -> N
         (work.folder / "notes").write_text(text)
         sentence = await work.refused(failures=str(work.folder / "notes"))
         assert sentence.startswith(f"{work.folder / 'notes'} has something else than failures in it, which would be ")
-    await work.run()
-    await work.run()
-    assert sum(work.failures().values()) == 1
+    for half in ("", '{"ur', '{"url": "http://h/", "ro'):
+        (work.folder / "failures.jsonl").write_text(half)
+        await work.run()
+        assert sum(work.failures().values()) == 1
 
 
 @ensureDeferred
@@ -1055,6 +1102,20 @@ async def test_stdin_is_kept(server: MockServer, work: Work, stdin, caplog, form
     if form == "txt":
         await work.run(urls=stdin(lines(25)), format=form)
     assert len(set(work.items())) == len(work.items()) == (25 if form == "txt" else 20)
+
+
+@ensureDeferred
+async def test_stdin_that_breaks_off_in_a_line(server: MockServer, work: Work, stdin, monkeypatch, caplog) -> None:
+    """Half a line, in which an earlier run was ended, is no row until the rest of it is there."""
+    lines = "".join(f"{server.url(f'page/{n}')}\n" for n in range(6)).encode()
+    (work.folder / "job").mkdir()
+    (work.folder / "job" / "stdin").write_bytes(lines[:-8])  # as a killed run leaves it
+    (work.folder / "piped").write_bytes(b"")
+    crawler = await work.run(urls=stdin(b""))
+    assert crawler.totals.outcomes == {"fetched": 5}
+    assert "nothing on stdin, and an earlier run did not read it to its end" in caplog.text
+    assert (await work.run(urls=stdin(lines))).totals.outcomes == {"fetched": 6}
+    assert sorted(work.items()) == sorted(lines.decode().split())
 
 
 @ensureDeferred

@@ -66,12 +66,11 @@ class JobDir:
         :param killed: whether the last run was not closed in order
         :returns: where it is then
         """
-        state = self._queue / "active.json"
-        if killed or (state.exists() and not _is_json(state)):
-            put_away = [self._queue, self.path / "requests.seen"]
-        else:
-            put_away = []
-        spider_state = self.path / "spider.state"
+        put_away = []
+        state, seen, spider_state = self._queue / "active.json", self.path / "requests.seen", self.path / "spider.state"
+        was_used = any(self._queue.glob("*/*")) or (seen.exists() and seen.stat().st_size)
+        if (killed and was_used) or (state.exists() and not _is_json(state)):
+            put_away += [self._queue, seen]
         if spider_state.exists() and not spider_state.stat().st_size:
             put_away.append(spider_state)
         return [_renamed(path) for path in put_away if path.exists()]

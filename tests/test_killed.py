@@ -149,6 +149,7 @@ def test_killed_again_and_again(project: Project, server: MockServer) -> None:
     last = project.scrapy(*ARGUMENTS, "-a", "urls=urls.txt", settings=SETTINGS)
     assert last.status == 0, (seed, last.log)
     assert "Going on: " in last.log
+    assert "had kept" not in last.log, "nothing is said of a queue of Scrapy's in which nothing ever was"
     job.check()
     refetches = job.refetches(server)
     print(f"{refetches} of {len(job.pages)} pages were fetched again after {KILLS} kills (seed {seed})")

@@ -216,6 +216,12 @@ class CooperatorExtension:
         for deferred in waiting:
             deferred.callback(None)
 
+    def cannot_keep(self, error: Exception) -> bool:
+        """End the batch, if there is one, because of *error*: Scrapy could not keep a further request."""
+        if self._books:
+            self._books.fail(error)
+        return self._books is not None
+
     async def spider_closed(self) -> None:
         if self._books and not self._crawler.get_extension(FeedExporter):
             await self._books.shut()

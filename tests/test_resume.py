@@ -883,6 +883,30 @@ async def test_entered_by_time(server: MockServer, work: Work) -> None:
 # -- closed ------------------------------------------------------------------------------------------------------------
 
 
+@ensureDeferred
+async def test_no_room_for_a_further_request(server: MockServer, work: Work, monkeypatch) -> None:
+    """When Scrapy cannot keep a further request the batch ends as incomplete, and its target is visited again."""
+
+    class Follows(BatchSpider):
+        def parse(self, response):
+            for n in range(5):
+                yield response.follow(f"{response.url}/next-{n}", callback=self.parse_next, dont_filter=True)
+            yield {"url": response.url}
+
+        def parse_next(self, response):
+            yield {"url": response.url}
+
+    pages = [server.url(f"page/{n}") for n in range(6)]
+    work.write(*pages)
+    with monkeypatch.context() as patch:
+        once(patch, scrapy.core.scheduler.Scheduler, "enqueue_request", 7)
+        crawler = await work.run(Follows)
+    assert "No space left on device" in crawler.totals.error
+    assert crawler.stats.get_value("finish_reason") == "incomplete"
+    assert (await work.run(Follows)).totals.outcomes == {"fetched": 6}
+    assert Counter(url for url in work.items() if "next" not in url) == Counter(pages)
+
+
 @pytest.mark.parametrize(
     "closes", [{"CLOSESPIDER_ITEMCOUNT": 3}, {"CLOSESPIDER_PAGECOUNT": 3}, {"CLOSESPIDER_ERRORCOUNT": 1}]
 )

@@ -36,7 +36,7 @@ from scrapy_batcher.visits import Visits
 
 _SLICE = 100  # rows entered into the ledger at a time: a few milliseconds, also when each is refused and logged
 _PLENTY = 1000  # targets ahead of the workers, from where on the list is read in its own time
-_PAUSE = 0.01  # seconds between two slices of it then: a tenth of the processor, or less, is for the list
+_PAUSE = 0.01  # seconds between two slices of it then, which are for fetching
 _POLL = 0.1  # seconds until workers that wait look again
 
 

@@ -34,7 +34,7 @@ class FailuresFile:
         with Path(self._path).open("rb") as file:
             first = file.readline(LINE_LIMIT)
         if not first.endswith(b"\n"):  # nothing, or as far as a full disk let it
-            return b'{"url": '.startswith(first[:8]) or first.startswith(b'{"url": ')
+            return b'{"url": '.startswith(first[:8])
         try:
             return bool(json.loads(first).keys() == FAILURE_KEYS)
         except (ValueError, AttributeError):

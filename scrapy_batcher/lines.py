@@ -97,9 +97,8 @@ class Lines:
             if not last:
                 raise ChangedError(f"ends after {place.length:,} bytes, where {mark.place.length:,} were read before")
             place = place.after(last)
-        if (
-            place.length > mark.place.length
-        ):  # the first line had no end then: what was read of it is more than was there
+        if place.length > mark.place.length:
+            # The list was one line without an end, and what was read of that line now is more than was there.
             inside = mark.place.length - self._before.length
             last, behind = last[:inside], last[inside:]
             place = self._before.after(last)

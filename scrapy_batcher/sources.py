@@ -56,7 +56,7 @@ class Source:
     def resume(self, mark: Mark, spool: Path | None = None) -> None:
         """Begin where an earlier reading of the same list ended.
 
-        :param mark: what `mark` was then
+        :param mark: how far that went, as `marked` has given it with the last row
         :param spool: the file in which stdin is kept, so that it can be resumed
         :raises SourceError: when it is not the same list up to there; of stdin, when its first row is asked for
         """

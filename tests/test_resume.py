@@ -302,7 +302,7 @@ async def test_duplicates_are_those_of_all_runs(server: MockServer, work: Work) 
 
 
 @ensureDeferred
-async def test_a_ledger_that_is_younger_than_the_feeds(server: MockServer, work: Work, monkeypatch) -> None:
+async def test_a_ledger_that_is_older_than_the_feeds(server: MockServer, work: Work, monkeypatch) -> None:
     """A power failure can leave all of a feed, and of the ledger only what was entered when the feed was opened."""
     pages = [server.url(f"page/{n}") for n in range(20)]
     work.write(*pages)

@@ -12,6 +12,8 @@ from scrapy_batcher.feeds import (
     MarshalItemExporter,
     PickleItemExporter,
 )
+from scrapy_batcher.postpone import PostponeMiddleware
+from scrapy_batcher.queue import LimitsPriorityQueue
 from scrapy_batcher.semaphore import SemaphoreMiddleware
 
 SPIDERS = "scrapy_batcher.spider"
@@ -48,7 +50,10 @@ class Addon:
         """Put the middleware last, nearest the downloader, and the extension first, so that what is wrong with a job
         directory is not Scrapy's to find; and the storage and the exporters that let a job go on with a feed."""
         settings.setdefault_in_component_priority_dict("DOWNLOADER_MIDDLEWARES", SemaphoreMiddleware, 1000)
+        settings.setdefault_in_component_priority_dict("DOWNLOADER_MIDDLEWARES", PostponeMiddleware, 0)
         settings.setdefault_in_component_priority_dict("EXTENSIONS", CooperatorExtension, -1)
+        if settings.getbool("BATCHER_ENABLED", True):
+            settings.set("SCHEDULER_PRIORITY_QUEUE", LimitsPriorityQueue, priority="addon")
         for name, parts in _FEED_PARTS.items():
             for key, part in parts.items():
                 if key not in settings[name]:

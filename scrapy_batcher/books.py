@@ -15,12 +15,15 @@ from scrapy_batcher.checkpoints import Checkpoints
 from scrapy_batcher.config import Config
 from scrapy_batcher.database import LedgerError
 from scrapy_batcher.failures import FailuresFile
-from scrapy_batcher.ledger import PENDING, Ledger, Settlement
+from scrapy_batcher.lanes import Claim, Lanes, LaneState
+from scrapy_batcher.ledger import PENDING, Ledger, Postponement, Settlement
+from scrapy_batcher.limiters import Keys
 from scrapy_batcher.lines import Mark
 from scrapy_batcher.outcome import FETCHED, Outcome, error_text, refusal
 from scrapy_batcher.output import Lines, Output
 from scrapy_batcher.progress import Totals, summary
 from scrapy_batcher.rows import Target
+from scrapy_batcher.rules import Rules
 from scrapy_batcher.sources import Source
 
 _SLICE = 500  # targets taken from the ledger at a time: a few milliseconds
@@ -29,6 +32,7 @@ _SLICE = 500  # targets taken from the ledger at a time: a few milliseconds
 class Books:
     """What is known of the targets of one job, and written down of them.
 
+    :param rules: which limits a target counts for
     :param log: where every target that was not fetched, and the totals, are told
     :param source: what the targets are read from
     :param output: the feeds, if they are kept in step with the ledger
@@ -39,6 +43,7 @@ class Books:
     def __init__(
         self,
         config: Config,
+        rules: Rules,
         stats: StatsCollector,
         log: LoggerAdapter[Any],
         ledger: Ledger,
@@ -48,6 +53,7 @@ class Books:
         files: ExitStack,
     ) -> None:
         self._config = config
+        self._rules = rules
         self._stats = stats
         self._log = log
         self._ledger = ledger
@@ -102,19 +108,29 @@ class Books:
             )
         self._checkpoints.start()
 
-    def load(self, rows: list[tuple[Target, Mark]]) -> None:
+    def load(self, rows: list[tuple[Target, Mark]]) -> list[LaneState]:
         """Enter the targets of *rows*, those that are not even tried with their outcome.
 
         :param rows: each with how far the list was read to have it
+        :returns: the lanes that have more to be claimed since
         """
-        judged = [(target, refusal(target, self._config)) for target, _ in rows]
-        self._ledger.load(judged, rows[-1][1])
+        judged = [self._judged(target) for target, _ in rows]
+        lanes = self._ledger.load(judged, rows[-1][1])
         self._read += len(rows)
-        for target, outcome in judged:
+        for target, _, outcome in judged:
             if outcome:
                 self._count(outcome.name, 1)
                 self._log.warning(outcome.describe(target, 0))
                 self._record(target, outcome, 0)
+        return lanes
+
+    def _judged(self, target: Target) -> tuple[Target, Keys, Outcome | None]:
+        """*target*, the keys it counts for, and why it is not even tried."""
+        outcome = refusal(target, self._config)
+        try:
+            return target, () if outcome else self._rules.keys_for(target), outcome
+        except ValueError as e:
+            return target, (), Outcome("skipped/invalid", error=error_text(e))
 
     def list_ended(self) -> None:
         """Enter that the list was read to its end, if it was."""
@@ -125,9 +141,10 @@ class Books:
                 "There was nothing on stdin, and an earlier run did not read it to its end: give it the same list again"
             )
 
-    def claim(self) -> Target | None:
-        """The next target to be worked on, ``None`` when none is there."""
-        return self._ledger.claim()
+    @property
+    def lanes(self) -> Lanes:
+        """Which targets can be claimed."""
+        return self._ledger.lanes
 
     def see(self, fingerprint: bytes, target: Target) -> bool:
         """Remember the request with *fingerprint*; whether *target* is the first to make it."""
@@ -144,17 +161,17 @@ class Books:
 
     def settle(
         self,
-        target: Target,
+        claim: Claim,
         outcome: Outcome,
-        attempts: int = 0,
+        attempts: int,
         *,
         lines: Lines | None = None,
         size: int = 0,
         told: bool = False,
     ) -> None:
-        """Put down what became of *target*.
+        """Put down what became of the target of *claim*.
 
-        :param attempts: how often it was tried
+        :param attempts: how often it was tried, before this claim too
         :param lines: what its items became in the feeds
         :param size: bytes in the body of its last response
         :param told: whether it is in the log already
@@ -162,15 +179,33 @@ class Books:
         """
         if self.error:
             raise self.error
+        target = claim.target
         # The lines last of what can fail: they must not be there without their settlement.
         self._record(target, outcome, attempts)
         self.append(lines or [])
-        self._checkpoints.add(Settlement(target.id, outcome, attempts))
+        self._checkpoints.add(Settlement(target.id, outcome, attempts - claim.retries))
         self._count(outcome.name, 1)
         if outcome.name == FETCHED:
             self._bytes += size
         elif not told:
             self._log.warning(outcome.describe(target, attempts))
+
+    def postpone(self, claim: Claim, due: float, retries: int, first: float) -> None:
+        """Have the target of *claim* tried once more.
+
+        :param due: the Unix time before which it is not
+        :param retries: how often it was tried
+        :param first: the Unix time at which it was tried first
+        """
+        if self.error:
+            raise self.error
+        postponement = Postponement(claim.target.id, due, retries, first, retries - claim.retries)
+        self._checkpoints.postpone(postponement)
+        self._stats.inc_value("batcher/postponed")
+
+    def enter_postponed(self) -> None:
+        """Have what was postponed entered into the ledger, now rather than later: until then it cannot be due."""
+        self._checkpoints.enter_postponed()
 
     def _record(self, target: Target, outcome: Outcome, attempts: int) -> None:
         if self._failures and outcome.name != FETCHED:

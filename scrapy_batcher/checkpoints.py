@@ -7,7 +7,7 @@ from scrapy.utils.defer import deferred_from_coro, maybe_deferred_to_future
 from twisted.internet.defer import Deferred
 
 from scrapy_batcher.failures import FailuresFile
-from scrapy_batcher.ledger import FeedState, Ledger, Settlement
+from scrapy_batcher.ledger import FeedState, Ledger, Postponement, Settlement
 from scrapy_batcher.output import Output
 from scrapy_batcher.sources import Source
 
@@ -43,6 +43,7 @@ class Checkpoints:
         self._error: Exception | None = None
         self._failed = False  # whether one has; an error elsewhere does not keep from entering what was settled before
         self._settled: list[Settlement] = []  # since the last checkpoint began
+        self._postponed: list[Postponement] = []  # since then
         self._entered: dict[str, FeedState] = {}  # the feeds as the last one has entered them
         self._entering = 0  # those that the one under way enters
         self._under_way = False
@@ -72,13 +73,26 @@ class Checkpoints:
     def add(self, settlement: Settlement) -> None:
         """Enter *settlement* at the next one."""
         self._settled.append(settlement)
-        if len(self._settled) * 2 >= self._targets:
+        self._begin_if_half()
+
+    def postpone(self, postponement: Postponement) -> None:
+        """Enter *postponement* at the next one."""
+        self._postponed.append(postponement)
+        self._begin_if_half()
+
+    def enter_postponed(self) -> None:
+        """Begin one now if something is postponed: nothing else is to be done meanwhile."""
+        if self._postponed:
             self._begin()
 
     @property
     def crowded(self) -> bool:
         """Whether there must be no more to settle until the one that is under way is `over`."""
-        return self._under_way and self._entering + len(self._settled) >= self._targets
+        return self._under_way and self._entering + self._waiting_for_entry >= self._targets
+
+    @property
+    def _waiting_for_entry(self) -> int:
+        return len(self._settled) + len(self._postponed)
 
     def over(self) -> Deferred[None]:
         """Fires when the one that is under way is over."""
@@ -97,6 +111,10 @@ class Checkpoints:
         self._begin()
         self.start()
 
+    def _begin_if_half(self) -> None:
+        if self._waiting_for_entry * 2 >= self._targets:
+            self._begin()
+
     def _begin(self) -> None:
         if not self._under_way and not self._failed:
             self._under_way = True
@@ -104,7 +122,8 @@ class Checkpoints:
 
     async def _make(self) -> None:
         settled, self._settled = self._settled, []
-        self._entering = len(settled)
+        postponed, self._postponed = self._postponed, []
+        self._entering = len(settled) + len(postponed)
         states = self._output.states() if self._output else {}
         try:
             if self._failures:
@@ -112,8 +131,8 @@ class Checkpoints:
             await run_in_thread(self._sync)
             if self._output:
                 states |= self._output.closed()  # meanwhile
-            if settled or states != self._entered:
-                self._ledger.settle(settled, states)
+            if settled or postponed or states != self._entered:
+                self._ledger.settle(settled, states, postponed)
                 self._entered = states
         except Exception as e:  # noqa: BLE001 - whoever asks for the error is told
             # What is settled and not entered must not be in a feed that is then closed as whole.

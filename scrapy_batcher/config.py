@@ -4,19 +4,37 @@ from __future__ import annotations
 
 import difflib
 import math
-import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from scrapy import Request
 from scrapy.settings import BaseSettings
+
+from scrapy_batcher.limiter import Limit
+from scrapy_batcher.values import (
+    ConfigError,
+    boolean,
+    function_or_none,
+    name_or_none,
+    names,
+    number,
+    path_or_none,
+    seconds,
+    whole,
+    whole_number,
+)
 
 NO_LIMIT = 0
 
 OPTIONAL_FIELDS = ("status", "headers", "final_url", "content_type", "encoding", "fetched_at", "elapsed")
 
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*")
+
+_RATE = re.compile(r"(\d+(?:\.\d+)?)\s*/\s*(s|sec|second|m|min|minute|h|hour)")
+
+_SECONDS = {"s": 1, "m": 60, "h": 3600}
 
 _NAMES = (
     "BATCHER_ENABLED",
@@ -27,11 +45,22 @@ _NAMES = (
     "BATCHER_FAILURES",
     "BATCHER_CHECKPOINT_TARGETS",
     "BATCHER_CHECKPOINT_SECONDS",
+    "BATCHER_LIMITS",
+    "BATCHER_LIMITS_COLUMN",
+    "BATCHER_LIMITS_FUNCTION",
+    "BATCHER_LIMITS_SHARED",
+    "BATCHER_ADAPTIVE",
+    "BATCHER_REST",
+    "BATCHER_REST_STATUSES",
+    "BATCHER_REST_SECONDS",
+    "BATCHER_REST_MAX",
+    "BATCHER_RETRY_AFTER_MAX",
+    "BATCHER_FAILING_REST_MAX",
+    "BATCHER_FAILING_GIVE_UP",
+    "BATCHER_RETRY_SECONDS",
+    "BATCHER_RETRY_MAX",
+    "BATCHER_DEADLINE",
 )
-
-
-class ConfigError(ValueError):
-    """A setting has a value that cannot be used; the message names both."""
 
 
 @dataclass(frozen=True)
@@ -46,10 +75,30 @@ class Config:
     :param failures: ``BATCHER_FAILURES``: path of the failures file, ``None`` for none
     :param checkpoint_targets: ``BATCHER_CHECKPOINT_TARGETS``: outcomes that a crash can undo, beside what is in flight
     :param checkpoint_seconds: ``BATCHER_CHECKPOINT_SECONDS``: seconds after which outcomes are entered into the ledger
+    :param limits: ``BATCHER_LIMITS`` on top of ``CONCURRENT_REQUESTS``, ``CONCURRENT_REQUESTS_PER_DOMAIN``,
+        ``DOWNLOAD_DELAY`` with its jitter (not with AutoThrottle, which sets delays itself) and ``DOWNLOAD_SLOTS``: by
+        key, ``*`` for everything, ``host:*`` for each host, ``host:name`` for one host or download slot
+    :param limits_column: ``BATCHER_LIMITS_COLUMN``: the column of the list that names further keys of a row
+    :param limits_function: ``BATCHER_LIMITS_FUNCTION``: names further keys of a request
+    :param limits_shared: ``BATCHER_LIMITS_SHARED``: whether all spiders of the process that say so have them together
+    :param adaptive: ``BATCHER_ADAPTIVE``: whether it is found out how many requests at once each host bears
+    :param rest: ``BATCHER_REST``: whether a host that asks for rest, or fails, is left alone for a while
+    :param rest_statuses: ``BATCHER_REST_STATUSES``: the statuses with which a host asks for rest
+    :param rest_seconds: ``BATCHER_REST_SECONDS``: the first rest of a host that does not say how long; it doubles
+    :param rest_most: ``BATCHER_REST_MAX``: the longest such rest, in seconds
+    :param retry_after_most: ``BATCHER_RETRY_AFTER_MAX``: the longest rest of a host that says how long, in seconds
+    :param failing_rest_most: ``BATCHER_FAILING_REST_MAX``: the longest rest of a host without a connection, in seconds
+    :param failing_give_up: ``BATCHER_FAILING_GIVE_UP``: failures to connect in a row after which a host is given up, 0
+        for never
+    :param retry_seconds: ``BATCHER_RETRY_SECONDS``: the wait before a target's first retry; it doubles
+    :param retry_most: ``BATCHER_RETRY_MAX``: the longest wait before a retry, in seconds
+    :param deadline: ``BATCHER_DEADLINE``: seconds that a target may take from its first attempt, 0 for no end
     :param jobdir: ``JOBDIR``: the directory of a job that can be resumed, ``None`` for none
     :param concurrency: ``CONCURRENT_REQUESTS``: downloads in flight in all, 0 for no limit
-    :param host_concurrency: ``CONCURRENT_REQUESTS_PER_DOMAIN``: downloads in flight per host
-    :param slot_concurrency: the ``concurrency`` entries of ``DOWNLOAD_SLOTS``, by slot name
+    :param timeout: ``DOWNLOAD_TIMEOUT``: seconds that one download may take
+    :param obeys_robots: ``ROBOTSTXT_OBEY``
+    :param robots_user_agent: whom robots.txt is asked for: ``ROBOTSTXT_USER_AGENT``, or ``USER_AGENT``
+    :param autothrottle: ``AUTOTHROTTLE_ENABLED``: whether Scrapy sets the delays of its download slots as it goes
     :param url_length: ``URLLENGTH_LIMIT``: characters in the longest URL that is fetched, 0 for no limit
     """
 
@@ -61,10 +110,27 @@ class Config:
     failures: str | None = None
     checkpoint_targets: int = 1000
     checkpoint_seconds: float = 1.0
+    limits: Mapping[str, Limit] = field(default_factory=dict)
+    limits_column: str | None = None
+    limits_function: Callable[[Request], Iterable[str]] | None = None
+    limits_shared: bool = False
+    adaptive: bool = False
+    rest: bool = True
+    rest_statuses: frozenset[int] = frozenset({429, 503})
+    rest_seconds: float = 1.0
+    rest_most: float = 300.0
+    retry_after_most: float = 3600.0
+    failing_rest_most: float = 10.0
+    failing_give_up: int = 0
+    retry_seconds: float = 1.0
+    retry_most: float = 60.0
+    deadline: float = 0.0
     jobdir: str | None = None
     concurrency: int = 16
-    host_concurrency: int = 8
-    slot_concurrency: Mapping[str, int] = field(default_factory=dict)
+    timeout: float = 180.0
+    obeys_robots: bool = False
+    robots_user_agent: str = "*"
+    autothrottle: bool = False
     url_length: int = 2083
 
     @classmethod
@@ -75,19 +141,36 @@ class Config:
         """
         _refuse_unknown_names(settings)
         return cls(
-            enabled=_boolean(settings, "BATCHER_ENABLED", cls.enabled),
+            enabled=boolean(settings, "BATCHER_ENABLED", cls.enabled),
             fields=_fields(settings),
-            columns=_boolean(settings, "BATCHER_COLUMNS", cls.columns),
+            columns=boolean(settings, "BATCHER_COLUMNS", cls.columns),
             schemes=_schemes(settings, cls.schemes),
-            skip_duplicates=_boolean(settings, "BATCHER_SKIP_DUPLICATES", cls.skip_duplicates),
-            failures=_path(settings, "BATCHER_FAILURES"),
-            checkpoint_targets=_whole(settings, "BATCHER_CHECKPOINT_TARGETS", cls.checkpoint_targets, 1),
-            checkpoint_seconds=_seconds(settings, "BATCHER_CHECKPOINT_SECONDS", cls.checkpoint_seconds),
-            jobdir=_path(settings, "JOBDIR"),
-            concurrency=_whole(settings, "CONCURRENT_REQUESTS", cls.concurrency, NO_LIMIT),
-            host_concurrency=_whole(settings, "CONCURRENT_REQUESTS_PER_DOMAIN", cls.host_concurrency, 1),
-            slot_concurrency=_slot_concurrency(settings),
-            url_length=_whole(settings, "URLLENGTH_LIMIT", cls.url_length, NO_LIMIT),
+            skip_duplicates=boolean(settings, "BATCHER_SKIP_DUPLICATES", cls.skip_duplicates),
+            failures=path_or_none(settings, "BATCHER_FAILURES"),
+            checkpoint_targets=whole(settings, "BATCHER_CHECKPOINT_TARGETS", cls.checkpoint_targets, 1),
+            checkpoint_seconds=seconds(settings, "BATCHER_CHECKPOINT_SECONDS", cls.checkpoint_seconds),
+            limits=_limits(settings),
+            limits_column=name_or_none(settings, "BATCHER_LIMITS_COLUMN"),
+            limits_function=function_or_none(settings, "BATCHER_LIMITS_FUNCTION"),
+            limits_shared=boolean(settings, "BATCHER_LIMITS_SHARED", cls.limits_shared),
+            adaptive=boolean(settings, "BATCHER_ADAPTIVE", cls.adaptive),
+            rest=boolean(settings, "BATCHER_REST", cls.rest),
+            rest_statuses=_statuses(settings, "BATCHER_REST_STATUSES", cls.rest_statuses),
+            rest_seconds=seconds(settings, "BATCHER_REST_SECONDS", cls.rest_seconds),
+            rest_most=seconds(settings, "BATCHER_REST_MAX", cls.rest_most),
+            retry_after_most=seconds(settings, "BATCHER_RETRY_AFTER_MAX", cls.retry_after_most),
+            failing_rest_most=seconds(settings, "BATCHER_FAILING_REST_MAX", cls.failing_rest_most),
+            failing_give_up=whole(settings, "BATCHER_FAILING_GIVE_UP", cls.failing_give_up, 0),
+            retry_seconds=seconds(settings, "BATCHER_RETRY_SECONDS", cls.retry_seconds, or_none=True),
+            retry_most=seconds(settings, "BATCHER_RETRY_MAX", cls.retry_most),
+            deadline=seconds(settings, "BATCHER_DEADLINE", cls.deadline, or_none=True),
+            jobdir=path_or_none(settings, "JOBDIR"),
+            concurrency=whole(settings, "CONCURRENT_REQUESTS", cls.concurrency, NO_LIMIT),
+            timeout=seconds(settings, "DOWNLOAD_TIMEOUT", cls.timeout, or_none=True),
+            obeys_robots=boolean(settings, "ROBOTSTXT_OBEY", cls.obeys_robots),
+            robots_user_agent=str(settings.get("ROBOTSTXT_USER_AGENT") or settings.get("USER_AGENT") or "*"),
+            autothrottle=boolean(settings, "AUTOTHROTTLE_ENABLED", cls.autothrottle),
+            url_length=whole(settings, "URLLENGTH_LIMIT", cls.url_length, NO_LIMIT),
         )
 
 
@@ -99,62 +182,18 @@ def _refuse_unknown_names(settings: BaseSettings) -> None:
             raise ConfigError(f"there is no setting {name}; {hint}")
 
 
-def _boolean(settings: BaseSettings, name: str, default: bool) -> bool:
-    try:
-        return settings.getbool(name, default)
-    except (TypeError, ValueError) as e:
-        raise ConfigError(f"{name} must be True or False, not {settings.get(name)!r}") from e
-
-
-def _whole(settings: BaseSettings, name: str, default: int, least: int) -> int:
-    return _whole_number(name, settings.get(name, default), least)
-
-
-def _whole_number(name: str, value: Any, least: int) -> int:
-    try:
-        number = int(value)
-    except (TypeError, ValueError, OverflowError):
-        number = None
-    if number is None or (isinstance(value, float) and value != number):
-        raise ConfigError(f"{name} must be a whole number, not {value!r}")
-    if number < least:
-        raise ConfigError(f"{name} must be at least {least}, not {value!r}")
-    return number
-
-
-def _seconds(settings: BaseSettings, name: str, default: float) -> float:
-    value = settings.get(name, default)
-    try:
-        seconds = float(value)
-    except (TypeError, ValueError):
-        seconds = math.nan
-    if not 0 < seconds < math.inf:
-        raise ConfigError(f"{name} must be a number of seconds above 0, not {value!r}")
-    return seconds
-
-
-def _path(settings: BaseSettings, name: str) -> str | None:
-    value = settings.get(name) or None
-    if value is None or isinstance(value, str):
-        return value
-    if isinstance(value, os.PathLike):
-        return os.fsdecode(value)
-    raise ConfigError(f"{name} must be a path, not {value!r}")
-
-
-def _list(settings: BaseSettings, name: str, default: Iterable[str]) -> list[str]:
+def _statuses(settings: BaseSettings, name: str, default: frozenset[int]) -> frozenset[int]:
     value = settings.get(name)
     if value is None:
-        return list(default)
-    if isinstance(value, str):
-        value = [part for part in value.split(",") if part.strip()]
-    if not isinstance(value, (list, tuple, set, frozenset)) or not all(isinstance(part, str) for part in value):
-        raise ConfigError(f"{name} must be a list of names, not {value!r}")
-    return [part.strip() for part in value]
+        return default
+    given = value.split(",") if isinstance(value, str) else value
+    if not isinstance(given, (list, tuple, set, frozenset)):
+        raise ConfigError(f"{name} must be a list of HTTP statuses, not {value!r}")
+    return frozenset(whole_number(name, status, 100) for status in given)
 
 
 def _schemes(settings: BaseSettings, default: frozenset[str]) -> frozenset[str]:
-    schemes = frozenset(scheme.lower() for scheme in _list(settings, "BATCHER_SCHEMES", default))
+    schemes = frozenset(scheme.lower() for scheme in names(settings, "BATCHER_SCHEMES", default))
     if not schemes:
         raise ConfigError(f"BATCHER_SCHEMES must name a scheme, not {settings.get('BATCHER_SCHEMES')!r}")
     for scheme in schemes:
@@ -164,19 +203,94 @@ def _schemes(settings: BaseSettings, default: frozenset[str]) -> frozenset[str]:
 
 
 def _fields(settings: BaseSettings) -> tuple[str, ...]:
-    chosen = tuple(dict.fromkeys(_list(settings, "BATCHER_FIELDS", ())))
+    chosen = tuple(dict.fromkeys(names(settings, "BATCHER_FIELDS", ())))
     for name in chosen:
         if name not in OPTIONAL_FIELDS:
             raise ConfigError(f"BATCHER_FIELDS has {name!r}; choose from {', '.join(OPTIONAL_FIELDS)}")
     return chosen
 
 
-def _slot_concurrency(settings: BaseSettings) -> dict[str, int]:
-    slots = settings.getdict("DOWNLOAD_SLOTS")
+def _limits(settings: BaseSettings) -> dict[str, Limit]:
+    """All of them, by key: what Scrapy's own settings say, and what ``BATCHER_LIMITS`` does."""
+    everything = whole(settings, "CONCURRENT_REQUESTS", Config.concurrency, NO_LIMIT)
+    each: dict[str, Any] = {"concurrency": whole(settings, "CONCURRENT_REQUESTS_PER_DOMAIN", 8, 1)}
+    slots = _dictionary(settings, "DOWNLOAD_SLOTS")
     if not all(isinstance(entry, Mapping) for entry in slots.values()):
         raise ConfigError(f"DOWNLOAD_SLOTS must be a dictionary of dictionaries, not {slots!r}")
-    return {
-        slot: _whole_number(f"DOWNLOAD_SLOTS[{slot!r}]['concurrency']", entry["concurrency"], 1)
-        for slot, entry in slots.items()
-        if "concurrency" in entry
+    scrapys = {f"host:{slot}": (f"DOWNLOAD_SLOTS[{slot!r}]", entry) for slot, entry in slots.items()}
+    if not boolean(settings, "AUTOTHROTTLE_ENABLED", False):
+        each |= {"delay": seconds(settings, "DOWNLOAD_DELAY", 0, or_none=True), "jitter": _jitter(settings)}
+    given = _dictionary(settings, "BATCHER_LIMITS")
+    ours = {key: (f"BATCHER_LIMITS[{key!r}]", entry) for key, entry in given.items()}
+    fields: dict[str, dict[str, Any]] = {
+        "*": {"concurrency": everything or math.inf} | _fields_of(*ours.pop("*", ("", {}))),
+        "host:*": each | _fields_of(*ours.pop("host:*", ("", {}))),
     }
+    for key in (*scrapys, *ours):
+        inherited = fields["host:*"] if key.startswith("host:") else {}
+        fields[key] = inherited | _slot(*scrapys.get(key, ("", {}))) | _fields_of(*ours.get(key, ("", {})))
+    limits = {}
+    for key, values in fields.items():
+        try:
+            limits[key] = Limit(**values)
+        except ValueError as e:
+            raise ConfigError(f"the limit {key!r} cannot be: {e}") from e
+    return limits
+
+
+def _dictionary(settings: BaseSettings, name: str) -> dict[str, Any]:
+    try:
+        return settings.getdict(name)
+    except (TypeError, ValueError) as e:
+        raise ConfigError(f"{name} must be a dictionary, not {settings.get(name)!r}") from e
+
+
+def _jitter(settings: BaseSettings) -> float:
+    """Scrapy 2.18 knows only the older name, which goes on counting where it was set more specifically."""
+    old, new = "RANDOMIZE_DOWNLOAD_DELAY", "DOWNLOAD_DELAY_JITTER"
+    if (settings.getpriority(old) or 0) > (settings.getpriority(new) or 0):
+        return 0.5 if boolean(settings, old, True) else 0.0
+    return seconds(settings, new, 0.5, or_none=True)
+
+
+def _slot(where: str, entry: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a `Limit` that an entry of ``DOWNLOAD_SLOTS`` sets."""
+    fields: dict[str, Any] = {}
+    if "concurrency" in entry:
+        fields["concurrency"] = whole_number(f"{where}['concurrency']", entry["concurrency"], 1)
+    if "randomize_delay" in entry:
+        fields["jitter"] = 0.5 if entry["randomize_delay"] else 0.0
+    for name in {"delay", "jitter"} & entry.keys():
+        fields[name] = _from_zero(f"{where}[{name!r}]", entry[name])
+    return fields
+
+
+def _from_zero(where: str, value: Any) -> float:
+    if not 0 <= number(value) < math.inf:
+        raise ConfigError(f"{where} must be a number from 0, not {value!r}")
+    return number(value)
+
+
+def _fields_of(where: str, entry: Any) -> dict[str, Any]:
+    """The fields of a `Limit` that an entry of ``BATCHER_LIMITS`` sets: a dictionary, or a number of downloads."""
+    if not isinstance(entry, Mapping):
+        entry = {"concurrency": entry}
+    fields: dict[str, Any] = {}
+    for name, value in entry.items():
+        if name in ("concurrency", "burst"):
+            fields[name] = whole_number(f"{where}[{name!r}]", value, 1)
+        elif name == "rate":
+            fields[name] = _rate(where, value)
+        elif name in ("delay", "jitter"):
+            fields[name] = _from_zero(f"{where}[{name!r}]", value)
+        else:
+            raise ConfigError(f"{where} has {name!r}; choose from concurrency, rate, burst, delay, jitter")
+    return fields
+
+
+def _rate(where: str, value: Any) -> float:
+    match = _RATE.fullmatch(value.strip()) if isinstance(value, str) else None
+    rate = float(match[1]) / _SECONDS[match[2][0]] if match else number(value)
+    if not 0 < rate < math.inf:
+        raise ConfigError(f"{where}['rate'] must be a number a second, or as in '30/minute', not {value!r}")
+    return rate

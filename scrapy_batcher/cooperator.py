@@ -11,19 +11,21 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
-from scrapy import signals
+from scrapy import Request, signals
 from scrapy.crawler import Crawler
 from scrapy.exceptions import NotConfigured
 from scrapy.extensions.feedexport import FeedExporter
-from scrapy.utils.asyncio import CallLaterResult, call_later
+from scrapy.utils.asyncio import call_later
 from scrapy.utils.defer import deferred_from_coro, maybe_deferred_to_future
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.task import Cooperator
 from twisted.python.failure import Failure
 
+from scrapy_batcher.bell import Bell
 from scrapy_batcher.books import Books
-from scrapy_batcher.config import Config, ConfigError
+from scrapy_batcher.config import Config
 from scrapy_batcher.engine import Engine
+from scrapy_batcher.limiters import Keys
 from scrapy_batcher.lines import Mark
 from scrapy_batcher.loop import call_soon
 from scrapy_batcher.opening import Batch, open_books
@@ -31,7 +33,10 @@ from scrapy_batcher.outcome import error_text, exception_of
 from scrapy_batcher.progress import Totals
 from scrapy_batcher.reader import Reader
 from scrapy_batcher.rows import Target
+from scrapy_batcher.rules import rules_of
 from scrapy_batcher.signals import batch_finished
+from scrapy_batcher.turns import Turns
+from scrapy_batcher.values import ConfigError
 from scrapy_batcher.visits import Visits
 
 _SLICE = 100  # rows entered into the ledger at a time: a few milliseconds, also when each is refused and logged
@@ -53,10 +58,11 @@ class CooperatorExtension:
         self._books = books
         self._engine = Engine(crawler)
         self._visits: Visits | None = None
+        self._turns: Turns | None = None
         self._more_to_come = True  # targets that are not in the ledger yet, or are not pending yet
         self._taking_up = False  # whether what failed is being made pending once more
-        self._waiting: list[Deferred[None]] = []
-        self._poll: CallLaterResult | None = None
+        self._workers = Bell(self._soonest)
+        self._reader = Bell(lambda: _POLL)
 
     @classmethod
     def from_crawler(cls, crawler: Crawler) -> CooperatorExtension:
@@ -78,7 +84,19 @@ class CooperatorExtension:
 
     def spider_opened(self, spider: object) -> None:
         if self._books and isinstance(spider, Batch):
-            self._visits = Visits(self._crawler, self._config, self._engine, spider, self._books)
+            rules = rules_of(self._crawler, self._config)
+            self._turns = Turns(self._books.lanes, rules.limits)
+            self._visits = Visits(self._crawler, self._config, self._engine, spider, self._books, self._turns, rules)
+
+    @property
+    def has_batch(self) -> bool:
+        """Whether the spider has a list."""
+        return self._books is not None
+
+    def on_the_way(self, request: Request) -> None:
+        """See whether *request* can be gone on with, when it is one of a visit (`Visits.on_the_way`)."""
+        if self._visits:
+            self._visits.on_the_way(request)
 
     async def run(self, spider: Batch) -> Totals:
         """Fetch the whole list of *spider*; returns when the last visit is over.
@@ -93,10 +111,12 @@ class CooperatorExtension:
     async def _run(self, spider: Batch) -> Totals:
         started = time.monotonic()
         assert self._books, "a spider that has a batch has its books"
-        assert self._visits, "a spider that is opened has its visits"
+        assert self._turns, "a spider that is opened has its turns"
         self._engine.hold()
+        limits = rules_of(self._crawler, self._config).limits
+        limits.listen(self._room)
         try:
-            error = await self._work_through(spider, self._books, self._visits)
+            error = await self._work_through(spider, self._books, self._turns)
             totals = await self._books.close(time.monotonic() - started, error)
             await self._crawler.signals.send_catch_log_async(batch_finished, totals=totals, spider=spider)
             if totals.error and not self._engine.closing:
@@ -107,12 +127,14 @@ class CooperatorExtension:
             spider.logger.exception("The batch broke")
             raise
         finally:
+            limits.unlisten(self._room)
+            self._turns.close()
             self._engine.let_go()
 
-    async def _work_through(self, spider: Batch, books: Books, visits: Visits) -> str | None:
+    async def _work_through(self, spider: Batch, books: Books, turns: Turns) -> str | None:
         """Take the list of *spider* to its end, as far as that can be; returns what it broke off with."""
         books.start()
-        reader = Reader(spider.source.marked(), self._wake)
+        reader = Reader(spider.source.marked(), self._reader.ring)
         cooperator = Cooperator(scheduler=cast("Any", call_soon))  # whose result is only ever cancelled
 
         async def all_of(*steps: Iterator[Any]) -> list[str]:
@@ -122,8 +144,8 @@ class CooperatorExtension:
 
         errors = await all_of(books.restore_failures())
         if not errors:
-            claims = self._claims(books, visits)
-            errors = await all_of(self._load(books, reader, spider.retry), *[claims] * self._config.concurrency)
+            claims = self._claims(books, turns)
+            errors = await all_of(self._load(books, turns, reader, spider.retry), *[claims] * self._config.concurrency)
             if spider.retry and not errors:
                 await books.checkpoint()
                 errors = await all_of(books.restore_failures())
@@ -135,37 +157,38 @@ class CooperatorExtension:
     # -- the list becomes pending targets ---------------------------------------------------------------------
 
     def _load(
-        self, books: Books, reader: Reader[tuple[Target, Mark]], retry: Sequence[str]
+        self, books: Books, turns: Turns, reader: Reader[tuple[Target, Mark]], retry: Sequence[str]
     ) -> Iterator[Deferred[None] | None]:
         """Read the list into the ledger, ahead of the workers; then give them once more what they are to retry."""
         try:
             while not (self._stopped(books) or reader.exhausted):
                 if rows := reader.take(_SLICE):
-                    books.load(rows)
-                    self._wake()
+                    turns.added(books.load(rows))
+                    self._workers.ring()
                     yield self._pause() if books.pending > _PLENTY else None
                 else:
-                    yield self._wait()
+                    yield self._reader.wait()
             if reader.exhausted and not reader.error:
                 books.list_ended()
             if retry and reader.exhausted:
-                yield from self._retry(books, retry)
+                yield from self._retry(books, turns, retry)
         except Exception as e:
             books.fail(e)
             raise
         finally:
             self._more_to_come = False
-            self._wake()
+            self._workers.ring_for_all()
 
-    def _retry(self, books: Books, outcomes: Sequence[str]) -> Iterator[Deferred[None] | None]:
+    def _retry(self, books: Books, turns: Turns, outcomes: Sequence[str]) -> Iterator[Deferred[None] | None]:
         while books.pending and not self._stopped(books):
-            yield self._wait()
+            yield self._reader.wait()
         yield deferred_from_coro(books.checkpoint())
         if not self._stopped(books):
             # Nobody works meanwhile: what failed anew must not be taken up again.
             self._taking_up = True
             for _ in books.take_up(outcomes):
                 yield None
+            turns.reset()
             self._taking_up = False
 
     def _pause(self) -> Deferred[None]:
@@ -175,46 +198,48 @@ class CooperatorExtension:
 
     # -- the shared iterator ---------------------------------------------------------------------------------
 
-    def _claims(self, books: Books, visits: Visits) -> Iterator[Deferred[None]]:
+    def _claims(self, books: Books, turns: Turns) -> Iterator[Deferred[None]]:
         """What the workers take turns with: each step is a visit or a wait."""
+        assert self._visits, "a spider that is opened has its visits"
         try:
             while not self._stopped(books):
                 if self._engine.full or self._taking_up:
                     yield self._wait()
                 elif books.crowded:
                     yield books.entered()
-                elif target := books.claim():
-                    yield deferred_from_coro(visits.work(target))
-                elif self._more_to_come:
+                elif claim := turns.claim():
+                    self._workers.ring()  # there may be one for another
+                    yield deferred_from_coro(self._visits.work(claim))
+                elif self._more_to_come or books.pending:
+                    books.enter_postponed()
                     yield self._wait()
                 else:
                     return
         except Exception as e:
             books.fail(e)
             raise
+        finally:
+            self._workers.ring_for_all()
 
     def _stopped(self, books: Books) -> bool:
         """Whether nothing more is to be begun: the spider closes, or what became of it could not be written down."""
         return self._engine.closing or books.error is not None
 
     def _wait(self) -> Deferred[None]:
-        """Fires when there may be work again: Scrapy has room and nothing scheduled, a row was read, or time has passed
-        in which the spider may have begun to close."""
-        if not self._waiting:
-            self._poll = call_later(_POLL, self._wake)
-            self._crawler.signals.connect(self._wake, signals.scheduler_empty)
-        self._waiting.append(Deferred())
-        return self._waiting[-1]
+        """Fires when there may be work again: Scrapy has room and nothing scheduled, a host has, a row was read, or
+        time has passed, in which the spider may have begun to close."""
+        self._crawler.signals.connect(self._scheduler_empty, signals.scheduler_empty)
+        return self._workers.wait()
 
-    def _wake(self) -> None:
-        if not self._waiting:
-            return
-        if self._poll:
-            self._poll.cancel()
-        self._crawler.signals.disconnect(self._wake, signals.scheduler_empty)
-        waiting, self._waiting = self._waiting, []
-        for deferred in waiting:
-            deferred.callback(None)
+    def _scheduler_empty(self) -> None:
+        self._crawler.signals.disconnect(self._scheduler_empty, signals.scheduler_empty)
+        self._workers.ring()
+
+    def _room(self, keys: Keys) -> None:
+        self._workers.ring()
+
+    def _soonest(self) -> float:
+        return min(_POLL, self._turns.soonest if self._turns else _POLL)
 
     def cannot_keep(self, error: Exception) -> bool:
         """End the batch, if there is one, because of *error*: Scrapy could not keep a further request."""

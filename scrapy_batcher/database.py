@@ -15,8 +15,8 @@ _SQLITE = (3, 35)  # which has RETURNING
 
 _SYNCS = 5  # tries to move all of SQLite's log into the database while more is written; each leaves less for the next
 
-# One column says where a target is: 'pending' or the name of its outcome. So the sum that must always hold is one GROUP
-# BY, and the index that answers it is the one that finds the next claim.
+# One column says where a target is: 'pending', 'waiting' until it is due, or the name of its outcome. So the sum that
+# must always hold is one GROUP BY, which an index answers.
 _CREATE = (
     """
     CREATE TABLE target (
@@ -24,13 +24,30 @@ _CREATE = (
         line INTEGER NOT NULL,
         url TEXT NOT NULL,
         columns TEXT,
+        lane INTEGER NOT NULL,
         state TEXT NOT NULL,
         status INTEGER,
         error TEXT,
-        attempts INTEGER NOT NULL DEFAULT 0
+        attempts INTEGER NOT NULL DEFAULT 0,
+        retries INTEGER NOT NULL DEFAULT 0,
+        first REAL,
+        due REAL
     )
     """,
-    "CREATE INDEX target_state ON target (state, id)",
+    "CREATE INDEX target_state ON target (state)",
+    "CREATE INDEX target_lane ON target (lane) WHERE state = 'pending'",
+    "CREATE INDEX target_due ON target (due) WHERE state = 'waiting'",
+    # Targets that count for the same limits, mostly those of one host: how many are pending, and until when they rest.
+    """
+    CREATE TABLE lane (
+        id INTEGER PRIMARY KEY,
+        keys TEXT NOT NULL,
+        pending INTEGER NOT NULL,
+        due REAL NOT NULL DEFAULT 0
+    )
+    """,
+    "CREATE INDEX lane_ready ON lane (id) WHERE pending > 0 AND due = 0",
+    "CREATE INDEX lane_due ON lane (due) WHERE due > 0",
     # Which target made a request first.
     "CREATE TABLE seen (fingerprint BLOB PRIMARY KEY, id INTEGER NOT NULL) WITHOUT ROWID",
     # How far which list was read, and whether a run is on its way: one row.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from scrapy import Request
 from scrapy.crawler import Crawler
 from scrapy.http import Response
@@ -14,8 +16,9 @@ class Engine:
 
     Documented: ``ExecutionEngine.download_async`` and ``.close_spider_async``. Not documented, checked on Scrapy 2.18.0
     and 2.19.0, and used by tests/test_engine.py so that it fails when one goes away: ``ExecutionEngine._slot``
-    (``add_request``, ``remove_request``, ``inprogress``, ``closing``), ``.running``, ``.paused``,
-    ``.downloader.needs_backout()``, ``.scraper.slot.needs_backout()`` and ``.scraper.enqueue_scrape()``.
+    (``add_request``, ``remove_request``, ``inprogress``, ``closing``, ``nextcall``), ``.running``, ``.paused``,
+    ``.downloader.needs_backout()``, ``.downloader.active``, ``.downloader.slots`` with ``concurrency`` and ``delay`` in
+    each, ``.scraper.slot.needs_backout()`` and ``.scraper.enqueue_scrape()``.
     """
 
     def __init__(self, crawler: Crawler) -> None:
@@ -46,9 +49,26 @@ class Engine:
         if slot is not None and self._anchor in slot.inprogress:
             slot.remove_request(self._anchor)
 
+    def ask_scheduler(self) -> None:
+        """Have the scheduler asked for a request in the loop's next turn: it may have one now."""
+        if slot := self._crawler.engine._slot:
+            slot.nextcall.schedule()
+
     def close(self, reason: str) -> None:
         """Begin to close the spider; it is closed after `let_go`."""
         deferred_from_coro(self._crawler.engine.close_spider_async(reason=reason))
+
+    def is_active(self, request: Request) -> bool:
+        """Whether *request* is on its way through the downloader middlewares, or is downloaded."""
+        return request in self._crawler.engine.downloader.active
+
+    def open_slot(self, request: Request, *, keep_delay: bool) -> None:
+        """Let the downloader send *request*, which has just reached it, and those to come, without waiting: it has
+        waited for our permits. Its own limits could not be changed, and its waits would be held against the others."""
+        if slot := self._crawler.engine.downloader.slots.get(request.meta["download_slot"]):
+            slot.concurrency = sys.maxsize
+            if not keep_delay:
+                slot.delay = 0.0
 
     @property
     def closing(self) -> bool:

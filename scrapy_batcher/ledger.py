@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from scrapy_batcher.database import Database
+from scrapy_batcher.lanes import Lanes, LaneState, lane_id, make_target
 from scrapy_batcher.lines import START, Mark, Place
 from scrapy_batcher.outcome import FETCHED, Outcome
 from scrapy_batcher.rows import Target
 
 PENDING = "pending"  # without an outcome
 
-_AHEAD = 100  # targets that are looked up at a time
+_WAITING = "waiting"  # without an outcome, until it is due
 
 _OWNER = "SELECT spider, format, url_field FROM list"
 
@@ -35,18 +36,22 @@ _RUNNING = "SELECT running FROM list WHERE running = 1"
 
 _ENTER_RUNNING = "UPDATE list SET running = ?"
 
-_LOAD = "INSERT INTO target (id, line, url, columns, state, status, error) VALUES (?, ?, ?, ?, ?, ?, ?)"
-
-_LOOK_UP = "SELECT id, line, url, columns FROM target WHERE state = 'pending' AND id > ? ORDER BY id LIMIT ?"
+_LOAD = "INSERT INTO target (id, line, url, columns, lane, state, status, error) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 
 _SETTLE = """
 UPDATE target SET state = ?, status = ?, error = ?, attempts = attempts + ? WHERE id = ? AND state = 'pending'
+RETURNING lane
+"""
+
+_POSTPONE = """
+UPDATE target SET state = 'waiting', due = ?, retries = ?, first = ?, attempts = attempts + ?
+WHERE id = ? AND state = 'pending' RETURNING lane
 """
 
 _TAKE_UP = """
-UPDATE target SET state = 'pending', status = NULL, error = NULL
+UPDATE target SET state = 'pending', status = NULL, error = NULL, retries = 0, first = NULL
 WHERE id IN (SELECT id FROM target WHERE state = ? AND id > ? ORDER BY id LIMIT ?)
-RETURNING id
+RETURNING id, lane
 """
 
 _TALLY = "SELECT state, count(*) FROM target GROUP BY state"
@@ -83,6 +88,21 @@ class Settlement(NamedTuple):
     attempts: int
 
 
+class Postponement(NamedTuple):
+    """The target *id* is to be tried once more, after *attempts* more downloads.
+
+    :param due: the Unix time before which it is not
+    :param retries: how often it was tried then
+    :param first: the Unix time at which it was tried first
+    """
+
+    id: int
+    due: float
+    retries: int
+    first: float
+    attempts: int
+
+
 class FeedState(NamedTuple):
     """How much of a feed is settled.
 
@@ -107,9 +127,7 @@ class Ledger:
 
     def __init__(self, path: Path | None = None) -> None:
         self._db = Database(path)
-        self._claimed: set[int] = set()  # pending targets that were given to a worker
-        self._next: deque[Target] = deque()  # pending targets that were looked up
-        self._last = 0  # the id up to which they were
+        self.lanes = Lanes(self._db)
         self.sync = self._db.sync
         self.close = self._db.close
 
@@ -136,15 +154,19 @@ class Ledger:
         """Whether the list was read to its end, as it was then."""
         return bool(self._db.execute(_COMPLETE))
 
-    def load(self, rows: Iterable[tuple[Target, Outcome | None]], mark: Mark) -> None:
+    def load(self, rows: Sequence[tuple[Target, tuple[str, ...], Outcome | None]], mark: Mark) -> list[LaneState]:
         """Enter *rows*, all of them or none: targets with an id that is not in the ledger yet.
 
-        :param rows: each as pending, or with the outcome of one that is not even tried
+        :param rows: each with the keys of the limits it counts for; as pending, or with the outcome of one that is not
+            even tried
         :param mark: how far the list was read, to behind the last of them
+        :returns: the lanes of those that can be claimed, with how many of *rows* each has
         """
+        pending = Counter(keys for _, keys, outcome in rows if outcome is None)
         with self._db.transaction():
-            self._db.change_many(_LOAD, (_row(*row) for row in rows))
+            self._db.change_many(_LOAD, (_row(target, lane_id(keys), outcome) for target, keys, outcome in rows))
             self._db.change(_ENTER_MARK, (mark.rows, *mark.place))
+            return self.lanes.enter(pending)
 
     def complete_list(self) -> None:
         """Enter that the list was read to its end."""
@@ -163,44 +185,47 @@ class Ledger:
 
     # -- the targets -------------------------------------------------------------------------------------------
 
-    def claim(self) -> Target | None:
-        """The next pending target that is not claimed, which is so then; ``None`` when there is none."""
-        if not self._next:
-            self._look_up()
-        if not self._next:
-            return None
-        target = self._next.popleft()
-        self._claimed.add(target.id)
-        return target
-
-    def settle(self, settlements: Sequence[Settlement], feeds: Mapping[str, FeedState]) -> None:
+    def settle(
+        self,
+        settlements: Sequence[Settlement],
+        feeds: Mapping[str, FeedState],
+        postponements: Sequence[Postponement] = (),
+    ) -> None:
         """Enter what became of targets, and how much of the feeds stands for them: all of it, or nothing.
 
-        :raises ValueError: when one of them is settled already, or not in the ledger
+        :raises ValueError: when one of them is not pending, or not in the ledger
         """
+        changes = [
+            *((_SETTLE, (o.name, o.status, o.error, attempts, id)) for id, o, attempts in settlements),
+            *((_POSTPONE, (p.due, p.retries, p.first, p.attempts, p.id)) for p in postponements),
+        ]
+        gone: Counter[int] = Counter()
         with self._db.transaction():
-            for id, outcome, attempts in settlements:
-                values = (outcome.name, outcome.status, outcome.error, attempts, id)
-                if self._db.change(_SETTLE, values) != 1:
-                    raise ValueError(f"target {id} cannot be settled as {outcome.name}: it is not pending")
+            for statement, values in changes:
+                found = self._db.execute(statement, values)
+                if not found:
+                    raise ValueError(f"target {values[-1]} cannot be entered as {values[0]}: it is not pending")
+                gone[found[0][0]] -= 1
+            self.lanes.count(gone)
             self._enter_feeds(feeds)
-        self._claimed.difference_update(settlement.id for settlement in settlements)
+        for id in [settlement.id for settlement in settlements] + [postponement.id for postponement in postponements]:
+            self.lanes.let_go(id)
 
     def take_up(self, outcome: str, after: int, most: int) -> list[int]:
         """Make at most *most* targets pending once more that ended in *outcome*, and have an id above *after*.
 
         :returns: their ids, in order
         """
-        ids = sorted(id for (id,) in self._db.execute(_TAKE_UP, (outcome, after, most)))
-        if ids:
-            # What is pending is looked up from the first of them on.
-            self._last = min(self._last, ids[0] - 1, *(target.id - 1 for target in self._next))
-            self._next.clear()
-        return ids
+        with self._db.transaction():
+            found = self._db.execute(_TAKE_UP, (outcome, after, most))
+            self.lanes.count(Counter(lane for _, lane in found))
+        return sorted(id for id, _ in found)
 
     def tally(self) -> dict[str, int]:
         """How many targets there are in each state: `PENDING`, and every outcome there is."""
-        return dict(self._db.execute(_TALLY))
+        tally = Counter(dict(self._db.execute(_TALLY)))
+        tally[PENDING] += tally.pop(_WAITING, 0)
+        return dict(+tally)
 
     def failures(self, most: int) -> Iterator[list[tuple[Target, Outcome, int]]]:
         """The targets that were not fetched, with outcome and attempts: at most *most* at a time."""
@@ -209,7 +234,7 @@ class Ledger:
             while found := self._db.execute(_FAILURES, (state, last, most)):
                 last = found[-1][0]
                 yield [
-                    (_target(*target), Outcome(state, status, error), attempts)
+                    (make_target(*target), Outcome(state, status, error), attempts)
                     for *target, status, error, attempts in found
                 ]
 
@@ -238,17 +263,8 @@ class Ledger:
         for path, (length, columns, closed) in feeds.items():
             self._db.change(_ENTER_FEED, (path, length, json.dumps(columns) if columns else None, closed))
 
-    def _look_up(self) -> None:
-        while not self._next and (found := self._db.execute(_LOOK_UP, (self._last, _AHEAD))):
-            self._last = found[-1][0]
-            self._next.extend(_target(*row) for row in found if row[0] not in self._claimed)
 
-
-def _row(target: Target, outcome: Outcome | None) -> tuple[Any, ...]:
+def _row(target: Target, lane: int, outcome: Outcome | None) -> tuple[Any, ...]:
     columns = json.dumps(target.columns) if target.columns else None
     state = (outcome.name, outcome.status, outcome.error) if outcome else (PENDING, None, None)
-    return target.id, target.line, target.url, columns, *state
-
-
-def _target(id: int, line: int, url: str, columns: str | None) -> Target:
-    return Target(id, line, url, json.loads(columns) if columns else {})
+    return target.id, target.line, target.url, columns, lane, *state

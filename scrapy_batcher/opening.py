@@ -20,8 +20,10 @@ from scrapy_batcher.jobdir import JobDir, JobDirError
 from scrapy_batcher.ledger import Ledger, Owner
 from scrapy_batcher.output import OutputError, outputs
 from scrapy_batcher.rows import Target
+from scrapy_batcher.rules import rules_of
 from scrapy_batcher.sources import Source, SourceError
 from scrapy_batcher.stock import take_stock
+from scrapy_batcher.values import ConfigError
 
 
 @runtime_checkable
@@ -65,8 +67,18 @@ def open_books(spider: Batch, crawler: Crawler, config: Config) -> Books:
             if jobdir:  # last, as a refusal is no run
                 for path in jobdir.set_aside(killed=ledger.begin_run()):
                     spider.logger.info("Scrapy cannot go on with what it had kept, which is in %s now", path)
-            books = Books(config, crawler.stats, spider.logger, ledger, output, file, spider.source, files)
-        except (FeedError, JobDirError, LedgerError, OutputError, SourceError) as e:
+            books = Books(
+                config,
+                rules_of(crawler, config),
+                crawler.stats,
+                spider.logger,
+                ledger,
+                output,
+                file,
+                spider.source,
+                files,
+            )
+        except (ConfigError, FeedError, JobDirError, LedgerError, OutputError, SourceError) as e:
             raise refuse(str(e)) from e
         failed.pop_all()
         return books

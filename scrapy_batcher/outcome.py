@@ -37,11 +37,17 @@ FETCHED = "fetched"
 
 _ERROR_LENGTH = 500  # characters of an error's text that are kept
 
+
+class DeadlineError(Exception):
+    """A target was not fetched within ``BATCHER_DEADLINE``; the message says how long that is."""
+
+
 # The first row that fits decides, so a class stands before its bases.
 _BY_EXCEPTION: tuple[tuple[type[BaseException], str], ...] = (
     (CannotResolveHostError, "failed/dns"),
     (DownloadConnectionRefusedError, "failed/refused"),
     (tx.ConnectionRefusedError, "failed/refused"),
+    (DeadlineError, "failed/deadline"),
     (DownloadTimeoutError, "failed/timeout"),
     (tx.TimeoutError, "failed/timeout"),
     (tx.TCPTimedOutError, "failed/timeout"),
@@ -135,7 +141,12 @@ def error_text(exception: BaseException) -> str:
 
 def attempts_of(request: Request) -> int:
     """How often the target of *request* was tried: once, and once more for each retry."""
-    return 1 + int(request.meta.get("retry_times", 0))
+    return 1 + retries_of(request)
+
+
+def retries_of(request: Request) -> int:
+    """How often the target of *request* was tried before."""
+    return int(request.meta.get("retry_times", 0))
 
 
 def exception_of(failure: Failure) -> BaseException:

@@ -18,13 +18,14 @@ from twisted.python.failure import Failure
 from w3lib.http import basic_auth_header
 
 from scrapy_batcher.addon import Addon
-from scrapy_batcher.config import Config, ConfigError
+from scrapy_batcher.config import Config
 from scrapy_batcher.cooperator import CooperatorExtension
 from scrapy_batcher.errors import refuse
 from scrapy_batcher.item import make_item
 from scrapy_batcher.outcome import Outcome, attempts_of, error_text, exception_of, failure_names, outcome_of, refusal
 from scrapy_batcher.rows import Target
 from scrapy_batcher.sources import Source, SourceError
+from scrapy_batcher.values import ConfigError
 from scrapy_batcher.visits import TARGET_KEY
 
 

@@ -8,6 +8,8 @@ from scrapy import Request
 from scrapy.http import Response
 from twisted.python.failure import Failure
 
+from scrapy_batcher.lanes import Claim
+from scrapy_batcher.limiters import Keys
 from scrapy_batcher.outcome import FETCHED, Outcome, attempts_of, error_text, exception_of, outcome_of
 from scrapy_batcher.output import Lines
 from scrapy_batcher.rows import Target
@@ -17,13 +19,17 @@ from scrapy_batcher.rows import Target
 class Visit:
     """A claimed target on its way through Scrapy.
 
-    :param request: the last request made for it: its first, or the copy that a retry or a redirect made
+    :param request: the last request made for it: its first, or the copy that a redirect, or a retry at once, made
+    :param keys: those of the limits that this request counts for
+    :param first: the Unix time at which its first attempt began
     :param lines: what its items became in the feeds; they are written when it is over
     :param told: whether the spider's errback was given the failure, so that it is in the log
     """
 
-    target: Target
+    claim: Claim
     request: Request
+    keys: Keys
+    first: float | None = None
     status: int | None = None
     bytes: int = 0
     lines: Lines = field(default_factory=list)
@@ -34,7 +40,12 @@ class Visit:
     _scraped: bool = False
 
     @property
+    def target(self) -> Target:
+        return self.claim.target
+
+    @property
     def attempts(self) -> int:
+        """How often it was tried, in earlier visits too."""
         return attempts_of(self.request)
 
     @property

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import random
+import time
+from collections.abc import Callable
 from functools import partial
 from typing import Any, cast
 
@@ -14,24 +17,65 @@ from twisted.python.failure import Failure
 from scrapy_batcher.books import Books
 from scrapy_batcher.config import Config
 from scrapy_batcher.engine import Engine
+from scrapy_batcher.lanes import Claim
 from scrapy_batcher.opening import Batch
-from scrapy_batcher.outcome import Outcome, error_text
+from scrapy_batcher.outcome import DeadlineError, Outcome, error_text, retries_of
+from scrapy_batcher.rest import backoff
 from scrapy_batcher.rows import Target
+from scrapy_batcher.rules import LIMITS_KEY, Rules
+from scrapy_batcher.turns import Turns
 from scrapy_batcher.visit import Visit
+
+_SHORTEST = 0.001  # seconds that a download is given whose target has none left
 
 TARGET_KEY = "batcher_target"
 """The key of ``request.meta`` under which a request, its callback and its errback find their `Target`."""
 
 
-class Visits:
-    """Those of the batch of *spider*; to be made when that is opened."""
+class Postponed(BaseException):
+    """Ends a visit until later. No ``except Exception`` must take it for a failure: not one of Scrapy's, which would
+    have every middleware told, nor one of the project's.
 
-    def __init__(self, crawler: Crawler, config: Config, engine: Engine, spider: Batch, books: Books) -> None:
+    :ivar request: with which it is to be gone on
+    """
+
+    def __init__(self, request: Request) -> None:
+        super().__init__(request)
+        self.request = request
+
+
+class Visits:
+    """Those of the batch of *spider*; to be made when that is opened.
+
+    :param turns: where a target goes that cannot be gone on with now
+    :param clock: the Unix time
+    :param uniform: a random number from 0 to 1
+    """
+
+    def __init__(
+        self,
+        crawler: Crawler,
+        config: Config,
+        engine: Engine,
+        spider: Batch,
+        books: Books,
+        turns: Turns,
+        rules: Rules,
+        *,
+        clock: Callable[[], float] = time.time,
+        uniform: Callable[[], float] = random.random,
+    ) -> None:
         self._crawler = crawler
         self._config = config
         self._engine = engine
         self._spider = spider
         self._books = books
+        self._turns = turns
+        self._rules = rules
+        self._limits = rules.limits
+        self._clock = clock
+        self._uniform = uniform
+        self._parked: dict[int, Visit] = {}  # begun and not gone on with, by the id of their target
         self._visits: dict[int, Visit] = {}  # by the id of their target
         self._scraping: dict[Response | Failure, Visit] = {}  # visits in the spider or its pipelines, by what went in
         for handler, signal in (
@@ -46,34 +90,36 @@ class Visits:
         ):
             crawler.signals.connect(handler, signal)
 
-    async def work(self, target: Target) -> None:
-        """Take *target* to its outcome: request, retries, redirects, callback or errback, all pipelines."""
+    async def work(self, claim: Claim) -> None:
+        """Take the target of *claim* as far as it goes now: mostly to its outcome, by way of request, redirects,
+        callback or errback, and all pipelines. A retry goes back to the ledger."""
         try:
-            request = self._make_request(target)
-            if isinstance(request, Outcome):
-                self._books.settle(target, request)
-                return
-            visit = self._visits[target.id] = Visit(target, request)
-            # By its id: with the visit itself, it and the request would hold each other until the collector comes.
-            request.errback = partial(self._failed, target.id, request.errback)
-            try:
-                await self._fetch(visit)
-            finally:
-                del self._visits[target.id]
-            self._books.settle(
-                target, visit.outcome, visit.attempts, lines=visit.lines, size=visit.bytes, told=visit.told
-            )
+            visit = self._parked.pop(claim.target.id, None) or self._begin(claim)
+            self._limits.cancel(claim)
+            if isinstance(visit, Outcome):
+                self._books.settle(claim, visit, claim.retries)
+            elif self._rules.hosts.is_given_up(visit.keys[0]):
+                outcome = Outcome("skipped/host-gave-up", error="its host has not answered, again and again")
+                self._books.settle(claim, outcome, claim.retries)
+            elif self._limits.reserve(visit.request, visit.keys):
+                await self._go_on(visit)
+            else:
+                self._park(visit)
         except Exception as e:
             # What cannot be written down must not be fetched.
             self._books.fail(e)
             raise
 
-    def _make_request(self, target: Target) -> Request | Outcome:
-        """The request for *target*, or why there is none."""
+    def _begin(self, claim: Claim) -> Visit | Outcome:
+        """The visit of *claim*, or why there is none."""
+        target = claim.target
         try:
             request = self._spider.make_request(target)
             if not isinstance(request, Request):
                 raise TypeError(f"make_request() must return a Request, not {request!r}")
+            if names := self._rules.names_of(target):
+                request.meta.setdefault(LIMITS_KEY, names)
+            keys = self._rules.keys_of(request)
             fingerprint = self._fingerprint(request) if self._config.skip_duplicates else None
         except ValueError as e:  # Request() refuses what is no URL
             return Outcome("skipped/invalid", error=error_text(e))
@@ -81,9 +127,61 @@ class Visits:
             self._spider.logger.exception("make_request() failed for %r", target)
             return Outcome("failed/other", error=error_text(e))
         request.meta[TARGET_KEY] = target
+        if claim.retries:
+            request.meta["retry_times"] = claim.retries
         if fingerprint is not None and not self._books.see(fingerprint, target):
             return Outcome("skipped/duplicate", error="it was in the list before")
-        return request
+        # By its id: with the visit itself, it and the request would hold each other until the collector comes.
+        request.errback = partial(self._failed, target.id, request.errback)
+        return Visit(claim, request, keys, claim.first)
+
+    async def _go_on(self, visit: Visit) -> None:
+        id = visit.target.id
+        self._visits[id] = visit
+        try:
+            await self._fetch(visit)
+        except Postponed as postponed:
+            self._postpone(visit, postponed.request)
+        else:
+            self._books.settle(
+                visit.claim, visit.outcome, visit.attempts, lines=visit.lines, size=visit.bytes, told=visit.told
+            )
+        finally:
+            self._limits.cancel(visit.request)
+            del self._visits[id]
+
+    def _postpone(self, visit: Visit, request: Request) -> None:
+        """Go on with *visit* later, by *request*."""
+        retries = retries_of(request)
+        if retries == retries_of(visit.request):
+            visit.request, visit.keys = request, self._rules.keys_of(request)
+            self._park(visit)
+        else:
+            assert visit.first is not None, "what is retried has been tried"
+            self._books.postpone(visit.claim, self._due(retries), retries, visit.first)
+
+    def _park(self, visit: Visit) -> None:
+        self._parked[visit.target.id] = visit
+        self._turns.park(visit.claim, visit.keys)
+
+    def _due(self, retries: int) -> float:
+        """When a target is due that was tried so often before."""
+        return self._clock() + backoff(retries, self._config.retry_seconds, self._config.retry_most, self._uniform)
+
+    def on_the_way(self, request: Request) -> None:
+        """See whether *request*, which enters the downloader middlewares, can be gone on with.
+
+        :raises Postponed: when it is one of a visit, and cannot
+        """
+        visit = self._visit_of(request)
+        if not visit or request is visit.request or self._engine.is_active(visit.request):
+            return  # none of ours; its first; one that a middleware makes to answer it
+        if retries_of(request) > retries_of(visit.request):
+            if self._config.retry_seconds or self._engine.closing:
+                raise Postponed(request)
+        elif self._limits.wait(self._rules.keys_of(request)):
+            raise Postponed(request)
+        visit.request = request
 
     def _fingerprint(self, request: Request) -> bytes:
         return self._crawler.request_fingerprinter.fingerprint(request)
@@ -92,6 +190,11 @@ class Visits:
         result: Response | Failure
         try:
             result = await self._engine.download(visit.request)
+        except Postponed as postponed:
+            if not self._is_too_late(visit, postponed.request):
+                raise
+            seconds = self._config.deadline
+            result = Failure(DeadlineError(f"not fetched within {seconds:g} seconds"))  # type: ignore[no-untyped-call]  # Twisted has no types there
         except (Exception, asyncio.CancelledError) as e:
             if isinstance(e, asyncio.CancelledError) and self._engine.closing:
                 raise  # the process is being ended
@@ -107,6 +210,14 @@ class Visits:
             await self._engine.scrape(result, visit.request)
         finally:
             del self._scraping[result]
+
+    def _is_too_late(self, visit: Visit, request: Request) -> bool:
+        """Whether *visit* is over its deadline when it can be gone on with by *request*."""
+        if not self._config.deadline or visit.first is None:
+            return False
+        is_retry = retries_of(request) > retries_of(visit.request)
+        due = self._due(retries_of(request)) if is_retry else self._clock()
+        return due >= visit.first + self._config.deadline
 
     def _failed(self, id: int, errback: Any, failure: Failure) -> Any:
         # A copy of the request that the callback makes takes this errback along: its failures are not the visit's.
@@ -125,9 +236,20 @@ class Visits:
             request.errback = request.errback.args[1]
 
     def request_reached_downloader(self, request: Request) -> None:
+        visit = self._visit_of(request)
+        if visit and request is visit.request:
+            now = self._clock()
+            visit.first = visit.first or now
+            if self._config.deadline:
+                left = max(visit.first + self._config.deadline - now, _SHORTEST)
+                timeout = request.meta.get("download_timeout") or left
+                request.meta["download_timeout"] = min(timeout, left)
+
+    def _visit_of(self, request: Request) -> Visit | None:
+        """The visit that *request*, which is not downloaded yet, may have been made for."""
         target = request.meta.get(TARGET_KEY)
-        if isinstance(target, Target) and (visit := self._visits.get(target.id)) and not visit.is_downloaded:
-            visit.request = request
+        visit = self._visits.get(target.id) if isinstance(target, Target) else None
+        return visit if visit and not visit.is_downloaded else None
 
     def spider_error(self, failure: Failure, response: Response | Failure) -> None:
         if visit := self._scraping.get(response):

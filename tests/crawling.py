@@ -16,7 +16,17 @@ from scrapy_batcher.signals import batch_finished
 
 TIMEOUT = 20  # seconds; for a crawl that never ends because something is broken, not a measure of speed
 
-QUIET = {"TELNETCONSOLE_ENABLED": False, "REMOTE_CONTROL_ENABLED": False, "LOG_ENABLED": False, "RETRY_TIMES": 1}
+QUIET = {
+    "TELNETCONSOLE_ENABLED": False,
+    "REMOTE_CONTROL_ENABLED": False,
+    "LOG_ENABLED": False,
+    "RETRY_TIMES": 1,
+    # So that nobody waits for what is tried again, or for a host that is to be left alone.
+    "BATCHER_RETRY_SECONDS": 0.01,
+    "BATCHER_REST_SECONDS": 0.01,
+    "BATCHER_REST_MAX": 0.01,
+    "BATCHER_FAILING_REST_MAX": 0.01,
+}
 
 
 class Pages(scrapy.Spider):

@@ -10,10 +10,13 @@ import json
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter, defaultdict
+from email.utils import formatdate
 from urllib.parse import parse_qs, urlsplit
 from urllib.request import urlopen
 
+MOST_TIMES = 1000  # for each host
 PAGE = "<html><head><title>{name}</title></head><body>{body}</body></html>"
 
 
@@ -26,6 +29,9 @@ class Server:
         self.in_flight: Counter[str] = Counter()
         self.peak: Counter[str] = Counter()
         self.hits: Counter[str] = Counter()
+        self.hosts: Counter[str] = Counter()
+        self.times: dict[str, list[float]] = defaultdict(list)  # when each host's first requests came
+        self.robots: dict[str, dict[str, str]] = defaultdict(dict)
         self.last_headers: dict[str, dict[str, str]] = {}
         self.gates: dict[str, asyncio.Event] = defaultdict(asyncio.Event)
         self.failures: Counter[str] = Counter()
@@ -54,9 +60,12 @@ class Server:
         if kind == "control":
             await send(writer, 200, json.dumps(self.control(rest, query)).encode(), "application/json")
             return
-        host = headers["Host"].rpartition(":")[0]
+        host = query["host"] = headers["Host"].rpartition(":")[0]
         in_flight = self.in_flight  # that of this test: a client of the last one may still be there
         self.hits[url.path] += 1
+        self.hosts[host] += 1
+        if self.hosts[host] <= MOST_TIMES:
+            self.times[host].append(time.monotonic())
         number = sum(self.hits.values())
         self.last_headers[url.path] = headers
         for key in ("*", host):
@@ -84,9 +93,13 @@ class Server:
             self.allowed = sum(self.hits.values()) + int(query["more"])
             self.more_allowed.set()
             self.more_allowed = asyncio.Event()
+        if what == "robots":
+            self.robots[query["host"]] |= query
         return {
             "peak": self.peak,
             "hits": self.hits,
+            "hosts": self.hosts,
+            "times": self.times,
             "in_flight": self.in_flight,
             "headers": self.last_headers.get(query.get("path", "")),
         }
@@ -118,6 +131,18 @@ class Server:
         fails = self.failures[rest] <= int(query.get("times", 1))
         await send(writer, 503 if fails else 200, PAGE.format(name=rest, body="").encode(), "text/html")
 
+    async def get_busy(self, rest: str, query: dict[str, str], writer: asyncio.StreamWriter) -> None:
+        self.failures[f"busy/{rest}"] += 1
+        if self.failures[f"busy/{rest}"] > int(query.get("times", 1)):
+            await self.get_page(rest, query, writer)
+            return
+        headers = {"Retry-After": query["after"]} if "after" in query else {}
+        if "date" in query:
+            now = time.time()
+            dates = {"Date": now, "Retry-After": now + float(query["after"])}
+            headers = {name: formatdate(date, usegmt=True) for name, date in dates.items()}
+        await send(writer, int(query.get("status", 429)), b"busy", "text/plain", **headers)
+
     async def get_truncated(self, rest: str, query: dict[str, str], writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 1000\r\n\r\nshort")
         await writer.drain()
@@ -135,7 +160,11 @@ class Server:
         raise AbortError
 
     async def get_robots_txt(self, rest: str, query: dict[str, str], writer: asyncio.StreamWriter) -> None:
-        await send(writer, 200, b"User-agent: *\nDisallow: /page/private\n", "text/plain")
+        robots = self.robots[query["host"]]
+        await asyncio.sleep(float(robots.get("slow", 0)))
+        lines = ["User-agent: *", f"Disallow: {robots.get('disallow', '/page/private')}"]
+        lines += [f"Crawl-delay: {robots['delay']}"] if "delay" in robots else []
+        await send(writer, 200, "\n".join([*lines, ""]).encode(), "text/plain")
 
 
 async def send(writer: asyncio.StreamWriter, status: int, body: bytes, content_type: str, **headers: str) -> None:

@@ -32,6 +32,7 @@ SETTINGS = {
     "BATCHER_CHECKPOINT_SECONDS": 3600,  # by count alone, so that nothing depends on how fast the machine is
     "JOBDIR": "job",
     "RETRY_ENABLED": False,
+    "BATCHER_REST": False,  # the list has a port at which nobody answers, on the host of the pages
     "EXTENSIONS": json.dumps({"project_spiders.DumpStats": 0, "tests.faults.Dies": -100}),
 }
 

@@ -296,6 +296,7 @@ async def test_duplicates_are_those_of_all_runs(server: MockServer, work: Work) 
         ledger.execute(
             "UPDATE target SET state = 'pending' WHERE id = (SELECT max(id) FROM target WHERE state = 'fetched')"
         )
+        ledger.execute("UPDATE lane SET pending = pending + 1")
         ledger.commit()
         ledger.close()
     assert crawler.totals.outcomes == {"fetched": 6, "skipped/duplicate": 6}

@@ -1,0 +1,165 @@
+"""Which targets can be claimed: those that count for the same limits make a lane, in the order of the list."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any, NamedTuple
+
+from scrapy_batcher.database import Database
+from scrapy_batcher.rows import Target
+
+_ENTER = """
+INSERT INTO lane (id, keys, pending) VALUES (?, ?, ?)
+ON CONFLICT (id) DO UPDATE SET pending = pending + excluded.pending
+RETURNING id, keys, pending, due
+"""
+
+_LANES = "SELECT id, keys, pending FROM lane WHERE pending > 0 AND due = 0 AND id > ? ORDER BY id LIMIT ?"
+
+_COUNT = "UPDATE lane SET pending = pending + ? WHERE id = ? RETURNING id, keys, pending, due"
+
+_REST_LANE = "UPDATE lane SET due = ? WHERE id = ?"
+
+_WAKE_LANES = """
+UPDATE lane SET due = 0 WHERE id IN (SELECT id FROM lane WHERE due > 0 AND due <= ? ORDER BY due LIMIT ?)
+RETURNING id, keys, pending
+"""
+
+_TARGETS = """
+SELECT id, line, url, columns, retries, first FROM target WHERE state = 'pending' AND lane = ? AND id > ?
+ORDER BY id LIMIT ?
+"""
+
+_WAKE = """
+UPDATE target SET state = 'pending', due = NULL
+WHERE id IN (SELECT id FROM target WHERE state = 'waiting' AND due <= ? ORDER BY due LIMIT ?)
+RETURNING lane
+"""
+
+_SOONEST = """
+SELECT min(due) FROM (
+    SELECT * FROM (SELECT due FROM target WHERE state = 'waiting' ORDER BY due LIMIT 1)
+    UNION ALL SELECT * FROM (SELECT due FROM lane WHERE due > 0 ORDER BY due LIMIT 1)
+)
+"""
+
+_FIRST_LANE = -(2**63)  # SQLite's smallest number; an id as small is not found, once in 2**64 hosts
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Claim:
+    """A target that is to be worked on.
+
+    :param lane: the `LaneState` it is of
+    :param retries: how often it was tried before
+    :param first: the Unix time at which it was tried first
+    """
+
+    target: Target
+    lane: int
+    retries: int = 0
+    first: float | None = None
+
+
+class LaneState(NamedTuple):
+    """The targets that count for the limits under *keys*: how many are pending and not claimed."""
+
+    id: int
+    keys: tuple[str, ...]
+    pending: int
+
+
+class Lanes:
+    """Those of the ledger in *db*, and which of their targets a worker has."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+        self._claimed: dict[int, int] = {}  # targets that were given to a worker, with their lanes
+        self._claims: Counter[int] = Counter()  # how many those are, by lane
+
+    def enter(self, pending: Mapping[tuple[str, ...], int]) -> list[LaneState]:
+        """Enter that lanes have more pending targets.
+
+        :param pending: how many, by the keys of the lane
+        :returns: those that do not rest
+        """
+        return self._changed((_ENTER, (lane_id(keys), json.dumps(keys), number)) for keys, number in pending.items())
+
+    def count(self, pending: Mapping[int, int]) -> list[LaneState]:
+        """Enter that lanes have so many pending targets more; returns those that do not rest."""
+        return self._changed((_COUNT, (number, id)) for id, number in pending.items())
+
+    def ready(self, after: int | None, most: int) -> list[LaneState]:
+        """The lanes that do not rest, and have targets that can be claimed: at most *most*, with an id above *after*;
+        ``None`` begins with the first. The order has nothing to do with that of the list."""
+        last = _FIRST_LANE if after is None else after
+        while found := self._db.execute(_LANES, (last, most)):
+            last = found[-1][0]
+            if lanes := [lane for lane in map(self._lane, found) if lane.pending]:
+                return lanes
+        return []
+
+    def targets(self, lane: int, after: int, most: int) -> list[Claim]:
+        """The first pending targets of *lane* that are not claimed, with an id above *after*: at most *most*."""
+        while found := self._db.execute(_TARGETS, (lane, after, most)):
+            after = found[-1][0]
+            claims = [
+                Claim(make_target(*target), lane, retries, first)
+                for *target, retries, first in found
+                if target[0] not in self._claimed
+            ]
+            if claims:
+                return claims
+        return []
+
+    def claim(self, claim: Claim) -> None:
+        """Give the target of *claim* to nobody else until it is settled or postponed."""
+        self._claimed[claim.target.id] = claim.lane
+        self._claims[claim.lane] += 1
+
+    def let_go(self, id: int) -> None:
+        """The target with this *id* is not claimed any more."""
+        if (lane := self._claimed.pop(id, None)) is not None:
+            self._claims[lane] -= 1
+            if not self._claims[lane]:
+                del self._claims[lane]
+
+    def wake(self, now: float, most: int) -> list[LaneState]:
+        """Make pending what is due, at the Unix time *now*: at most *most* targets, and as many lanes.
+
+        :returns: the lanes that can be claimed of since
+        """
+        with self._db.transaction():
+            lanes = self.count(Counter(lane for (lane,) in self._db.execute(_WAKE, (now, most))))
+            return lanes + [self._lane(row) for row in self._db.execute(_WAKE_LANES, (now, most))]
+
+    @property
+    def soonest(self) -> float | None:
+        """The Unix time at which something is due next; ``None`` when nothing will be."""
+        return self._db.execute(_SOONEST)[0][0]  # type: ignore[no-any-return]  # SQLite has no types
+
+    def rest(self, lane: int, due: float) -> None:
+        """Give nothing of *lane* to anybody before the Unix time *due*."""
+        self._db.change(_REST_LANE, (due, lane))
+
+    def _changed(self, changes: Iterable[tuple[str, Sequence[Any]]]) -> list[LaneState]:
+        found = [row for statement, values in changes for row in self._db.execute(statement, values)]
+        return [self._lane(row) for *row, due in found if not due]
+
+    def _lane(self, row: Sequence[Any]) -> LaneState:
+        id, keys, pending = row
+        return LaneState(id, tuple(json.loads(keys)), pending - self._claims[id])
+
+
+def lane_id(keys: tuple[str, ...]) -> int:
+    """A number for *keys*: 64 bits, so that no two are the same in a list of any length."""
+    return int.from_bytes(blake2b("\n".join(keys).encode(), digest_size=8).digest(), signed=True)
+
+
+def make_target(id: int, line: int, url: str, columns: str | None) -> Target:
+    """The target of which the ledger has this."""
+    return Target(id, line, url, json.loads(columns) if columns else {})

@@ -1,0 +1,110 @@
+"""Those limits that are in use, by key."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+from scrapy_batcher.adaptive import Width
+from scrapy_batcher.limiter import Limit, Limiter
+
+TOTAL = "*"
+"""The key that everything counts for."""
+
+HOST = "host:"
+"""What the key of a host, or of a download slot, begins with."""
+
+Keys = tuple[str, ...]
+
+
+_FEW = 1000  # limiters: so many are kept anyway
+
+_LEARNED = 10_000  # hosts of which it is remembered that they rest, or how much they bear, while nothing is under way
+
+
+class UnknownLimitError(ValueError):
+    """A request names a limit that there is none of; the message names it and those there are."""
+
+
+class Limiters:
+    """Makes a limiter when it is first asked for, and forgets it when a new one would do the same: a million hosts must
+    cost nothing.
+
+    :param limits: by key; one under ``name:*`` is for each key that begins with ``name:`` and has none of its own
+    :param ask_first: begin with hosts that are `Limiter.is_new`
+    :param adapt: begin with hosts that have a `Width`
+    """
+
+    def __init__(self, limits: Mapping[str, Limit], *, ask_first: bool, adapt: bool) -> None:
+        self._limits = dict(limits)
+        self._ask_first = ask_first
+        self._adapt = adapt
+        self.total = Limiter(self._limits.get(TOTAL, Limit()))
+        self._limiters: dict[str, Limiter] = {}
+        self._many = _FEW  # from where on it is looked which can be forgotten
+
+    def limit(self, key: str) -> Limit:
+        """The limit under *key*.
+
+        :raises UnknownLimitError: when there is none
+        """
+        limit = self._limits.get(key)
+        if limit is None:
+            prefix, colon, _ = key.partition(":")
+            limit = self._limits.get(f"{prefix}:*") if colon else None
+        if limit is None:
+            names = ", ".join(sorted(self._limits))
+            raise UnknownLimitError(f"there is no limit {key!r}; give it one in BATCHER_LIMITS, which has {names}")
+        return limit
+
+    def known(self, key: str) -> Limiter | None:
+        """The limiter under *key*, if there is one."""
+        return self._limiters.get(key)
+
+    def get(self, key: str) -> Limiter:
+        """The limiter under *key*."""
+        if key == TOTAL:
+            return self.total
+        limiter = self._limiters.get(key)
+        if limiter is None:
+            is_host = key.startswith(HOST)
+            width = Width() if self._adapt and is_host else None
+            limiter = self._limiters[key] = Limiter(self.limit(key), is_new=self._ask_first and is_host, width=width)
+        return limiter
+
+    def of(self, keys: Keys) -> list[Limiter]:
+        """The limiters that who has *keys* counts for: `total` first."""
+        return [self.total, *map(self.get, keys)]
+
+    def items(self) -> Iterator[tuple[str, Limiter]]:
+        yield TOTAL, self.total
+        yield from self._limiters.items()
+
+    def add(self, key: str, limit: Limit) -> Limit:
+        """The limit under *key*; that is *limit* when there was none."""
+        return self._limits.setdefault(key, limit)
+
+    def change(self, key: str, changes: Mapping[str, float]) -> None:
+        """Change fields of the limit under *key*."""
+        self._limits[key] = replace(self.limit(key), **changes)  # type: ignore[arg-type]  # mypy takes all for one type
+        for name, limiter in self.items() if key.endswith(":*") else ((key, self.get(key)),):
+            limiter.limit = self.limit(name)
+
+    def forget(self, keys: Keys, now: float) -> None:
+        """Forget the limiters under *keys* that need not be kept; and when there are many, all such."""
+        for key in keys:
+            if (limiter := self._limiters.get(key)) and limiter.is_idle(now):
+                del self._limiters[key]
+        if len(self._limiters) > self._many:
+            self._sweep(now)
+
+    def _sweep(self, now: float) -> None:
+        learned = []
+        for key, limiter in list(self._limiters.items()):
+            if limiter.is_idle(now):
+                del self._limiters[key]
+            elif not limiter.is_in_use:
+                learned.append(key)
+        for key in learned[:-_LEARNED]:
+            del self._limiters[key]
+        self._many = max(_FEW, 2 * len(self._limiters))

@@ -1,0 +1,313 @@
+"""What may run now: at most N at once and so many a second, for everything, each host, and names of one's own.
+
+Example 7 of the batching walk-through this project grew from is Twisted's `DeferredSemaphore`; this is many of them,
+under keys, of which a request takes one permit each, or none and waits.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from scrapy.utils.asyncio import CallLaterResult, call_later
+from scrapy.utils.defer import maybe_deferred_to_future
+from twisted.internet.defer import Deferred
+
+from scrapy_batcher.adaptive import Width
+from scrapy_batcher.limiter import Limit
+from scrapy_batcher.limiters import TOTAL, Keys, Limiters
+
+
+@dataclass(frozen=True)
+class LimiterStatistics:
+    """A look at one limit.
+
+    :param limit: how many at once, now
+    :param holders: who holds a permit
+    :param waiting: how many wait for one, or for the others they need with it
+    :param rest: seconds until one may begin; 0 when that is now, or when it depends on another's end
+    """
+
+    limit: float
+    holders: frozenset[Hashable]
+    waiting: int
+    rest: float = 0.0
+
+
+@dataclass(slots=True)
+class _Waiter:
+    keys: Keys
+    granted: Deferred[None] = field(default_factory=Deferred)
+
+
+class Limits:
+    """Who holds permits of which limits, who waits for some, and who is about to come for them.
+
+    Keeping the borrowers instead of a count is the idea of Trio's ``CapacityLimiter``.
+
+    A holder is whatever can be hashed; for us it is a request, by identity. *keys* are those it counts for beside
+    `TOTAL`, which all do. Who came first is served first, unless it waits for a key that others do not need.
+
+    :param limits: by key; one under ``name:*`` is for each key that begins with ``name:`` and has none of its own
+    :param ask_first: let one request to a new host through at a time, until the host is `known`
+    :param adapt: find out how many at once a host bears, below its limit
+    :param now: the time in seconds
+    :param later: calls a function after so many seconds
+    :param uniform: a random number from 0 to 1
+    """
+
+    def __init__(
+        self,
+        limits: Mapping[str, Limit],
+        *,
+        ask_first: bool = False,
+        adapt: bool = False,
+        now: Callable[[], float] = time.monotonic,
+        later: Callable[..., Any] = call_later,
+        uniform: Callable[[], float] = random.random,
+    ) -> None:
+        self._limiters = Limiters(limits, ask_first=ask_first, adapt=adapt)
+        self.now = now
+        self._later = later
+        self._uniform = uniform
+        self._total = self._limiters.total
+        self.limit = self._limiters.limit
+        self.add = self._limiters.add
+        self._held: dict[Hashable, Keys] = {}
+        self._reserved: dict[Hashable, Keys] = {}
+        self._waiters: dict[Hashable, _Waiter] = {}  # in the order in which they came
+        self._timer: CallLaterResult | None = None
+        self._listeners: list[Callable[[Keys], object]] = []
+
+    # -- who takes permits -----------------------------------------------------------------------------------
+
+    def wait(self, keys: Keys) -> float:
+        """Seconds until who comes for *keys* now would get them, after those who have a reservation; infinite when
+        that depends on another's end.
+
+        :raises UnknownLimitError: when there is none under one of *keys*
+        """
+        now = self.now()
+        waits = [self._total.wait(now, reserved=self._total.reserved)]
+        for key in keys:
+            limiter = self._limiters.known(key)
+            if limiter is None:
+                self.limit(key)
+            elif limiter.waiting:
+                return math.inf
+            else:
+                waits.append(limiter.wait(now, reserved=limiter.reserved))
+        return max(waits)
+
+    def seconds_each(self, keys: Keys) -> float:
+        """How many seconds apart downloads for *keys* can begin in the long run, if each takes one second."""
+        return max((self.limit(key).seconds_each for key in keys), default=0.0)
+
+    def reserve(self, ticket: Hashable, keys: Keys) -> bool:
+        """Count in, from now on, that *ticket* is about to come for *keys*, if it would not have to wait; whether that
+        is so. A reservation is no permit: nobody waits for it, except who asks for another reservation."""
+        if self.wait(keys):
+            return False
+        self._reserved[ticket] = keys
+        for limiter in self._limiters.of(keys):
+            limiter.reserved += 1
+        return True
+
+    def cancel(self, ticket: Hashable) -> None:
+        """End the reservation of *ticket*, if it has one."""
+        if keys := self._reserved.pop(ticket, None):
+            for limiter in self._limiters.of(keys):
+                limiter.reserved -= 1
+            self._changed(keys)
+
+    async def acquire(self, holder: Hashable, keys: Keys) -> bool:
+        """Wait for a permit of each of *keys*, and take them all; whether that was to be waited for. Cancelled while it
+        waits, it leaves no trace.
+
+        The reservation of *holder*, if it has one, ends.
+
+        :raises RuntimeError: when *holder* has permits already
+        :raises UnknownLimitError: when there is no limit under one of *keys*
+        """
+        if holder in self._held or holder in self._waiters:
+            raise RuntimeError(f"{holder!r} already holds permits, or waits for some, of {self!r}")
+        limiters = self._limiters.of(keys)
+        if reserved := self._reserved.pop(holder, ()):
+            for limiter in self._limiters.of(reserved):
+                limiter.reserved -= 1
+        now = self.now()
+        if not self._waiters and not any(limiter.wait(now) for limiter in limiters):
+            self._begin(holder, keys, now)
+            granted = None
+        else:
+            granted = self._queue(holder, keys)
+        if reserved:
+            self._changed(reserved)
+        if granted is None:
+            return False
+        try:
+            await maybe_deferred_to_future(granted)
+        except BaseException:
+            # Cancelled: still waiting, or granted its permits after all in the moment between.
+            if holder in self._held:
+                self.release(holder)
+            else:
+                self._leave(holder)
+                self._grant()
+                self._changed(keys)
+            raise
+        return True
+
+    def release(self, holder: Hashable) -> None:
+        """Give the permits of *holder* back; who waits longest for them gets them at once.
+
+        :raises RuntimeError: when *holder* has none
+        """
+        if holder not in self._held:
+            raise RuntimeError(f"{holder!r} holds no permits of {self!r}")
+        keys = self._held.pop(holder)
+        for limiter in self._limiters.of(keys):
+            limiter.held -= 1
+        self._grant()
+        self._limiters.forget(keys, self.now())
+        self._changed(keys)
+
+    def holds(self, holder: Hashable) -> bool:
+        return holder in self._held
+
+    @property
+    def in_flight(self) -> int:
+        """How many hold permits."""
+        return len(self._held)
+
+    def _begin(self, holder: Hashable, keys: Keys, now: float) -> None:
+        self._held[holder] = keys
+        for limiter in self._limiters.of(keys):
+            limiter.begin(now, self._uniform)
+
+    def _queue(self, holder: Hashable, keys: Keys) -> Deferred[None]:
+        waiter = self._waiters[holder] = _Waiter(keys)
+        for limiter in self._limiters.of(keys):
+            limiter.waiting += 1
+        self._grant()
+        return waiter.granted
+
+    def _grant(self) -> None:
+        """Give those who wait what they can have, the first first: nobody takes a key before one who came earlier and
+        waits for it. Except `TOTAL`: it is for who can use it now."""
+        if not self._waiters:
+            return
+        now = self.now()
+        ahead: set[str] = set()  # what those who came earlier wait for
+        soonest = math.inf
+        granted = []
+        for holder, waiter in self._waiters.items():
+            if self._total.wait(now) == math.inf:
+                break
+            if ahead.isdisjoint(waiter.keys):
+                wait = max(limiter.wait(now) for limiter in self._limiters.of(waiter.keys))
+                if not wait:
+                    granted.append(holder)
+                    self._begin(holder, waiter.keys, now)
+                    continue
+                soonest = min(soonest, wait)
+            ahead.update(waiter.keys)
+        deferreds = [self._leave(holder) for holder in granted]
+        self._set_timer(soonest)
+        for deferred in deferreds:
+            deferred.callback(None)
+
+    def _leave(self, holder: Hashable) -> Deferred[None]:
+        waiter = self._waiters.pop(holder)
+        for limiter in self._limiters.of(waiter.keys):
+            limiter.waiting -= 1
+        return waiter.granted
+
+    def _set_timer(self, seconds: float) -> None:
+        if self._timer:
+            self._timer.cancel()
+        self._timer = self._later(seconds, self._on_time) if seconds < math.inf else None
+
+    def _on_time(self) -> None:
+        self._timer = None
+        self._grant()
+
+    # -- what changes ----------------------------------------------------------------------------------------
+
+    def listen(self, listener: Callable[[Keys], object]) -> None:
+        """Have *listener* called with keys that more may be had of now, other than by the passing of time."""
+        self._listeners.append(listener)
+
+    def unlisten(self, listener: Callable[[Keys], object]) -> None:
+        self._listeners.remove(listener)
+
+    def rest(self, key: str, seconds: float) -> None:
+        """Let nothing begin under *key* for so many seconds; then one at a time, until it has `recovered`."""
+        limiter = self._limiters.get(key)
+        limiter.rest(self.now() + seconds)
+        limiter.is_recovering = True
+
+    def recovered(self, key: str) -> None:
+        """The host under *key* answers well: it may have as many at once as its limit says, if it has rested."""
+        if (limiter := self._limiters.known(key)) and limiter.is_recovering:
+            limiter.is_recovering = False
+            self._changed((key,))
+
+    def known(self, key: str) -> None:
+        """What had to be known of the host under *key* is: it may have as many at once as its limit says."""
+        if (limiter := self._limiters.get(key)).is_new:
+            limiter.is_new = False
+            self._changed((key,))
+
+    def end_rest(self, key: str) -> None:
+        """Let what was begun under *key* be gone on with."""
+        if limiter := self._limiters.known(key):
+            limiter.end_rest()
+            self._grant()
+            self._changed((key,))
+
+    def width(self, key: str) -> Width | None:
+        """How many at once the host under *key* was found to bear, if that is looked for."""
+        return self._limiters.get(key).width
+
+    def answered_in(self, key: str, latency: float) -> None:
+        """The host under *key* has answered well, after so many seconds."""
+        limiter = self._limiters.get(key)
+        if limiter.width:
+            most = limiter.limit.concurrency
+            limiter.width.answered(latency, self.now(), in_flight=limiter.held, most=most)
+
+    def change(self, key: str, **changes: float) -> None:
+        """Change the limit under *key*, of which may be in use what is more than it then allows.
+
+        :param changes: the fields of `Limit` that change
+        :raises UnknownLimitError: when there is none
+        :raises TypeError: when `Limit` has no such field
+        """
+        self._limiters.change(key, changes)
+        self._grant()
+        self._changed((key,))
+
+    def _changed(self, keys: Keys) -> None:
+        for listener in self._listeners:
+            listener(keys)
+
+    # -- a look from outside ---------------------------------------------------------------------------------
+
+    def statistics(self) -> dict[str, LimiterStatistics]:
+        """`TOTAL`, and every key that is in use."""
+        now = self.now()
+        looks = {}
+        for key, limiter in self._limiters.items():
+            holders = frozenset(holder for holder, keys in self._held.items() if key == TOTAL or key in keys)
+            wait = limiter.wait(now)
+            looks[key] = LimiterStatistics(limiter.capacity, holders, limiter.waiting, wait if wait < math.inf else 0.0)
+        return looks
+
+    def __repr__(self) -> str:
+        held, waiting = len(self._held), len(self._waiters)
+        return f"<{type(self).__name__} {held} of {self._total.limit.concurrency} held, {waiting} waiting>"

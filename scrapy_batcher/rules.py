@@ -1,0 +1,140 @@
+"""Which limits a request counts for, and a target that will become one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+from urllib.parse import urlsplit
+from weakref import WeakKeyDictionary, WeakValueDictionary
+
+from scrapy import Request
+from scrapy.crawler import Crawler
+from scrapy.robotstxt import RobotParser
+from scrapy.utils.httpobj import urlparse_cached
+
+from scrapy_batcher.config import Config
+from scrapy_batcher.hosts import Hosts
+from scrapy_batcher.limiters import HOST, Keys
+from scrapy_batcher.limits import Limits
+from scrapy_batcher.rows import Target
+from scrapy_batcher.values import ConfigError
+
+LIMITS_KEY = "batcher_limits"
+"""The key of ``request.meta`` under which are the names of further limits that a request counts for."""
+
+#: Scrapy writes a request's host into ``meta["download_slot"]``, and what copies its meta, a redirect to another host
+#: for one, takes that along. Beside it we write what Scrapy wrote, to tell it from a slot that a spider chose.
+_WRITTEN_KEY = "batcher_written_slot"
+
+
+class Rules:
+    """Those of one crawler.
+
+    :param limits: what the crawler's requests count for, alone or together with those of other crawlers
+    :ivar hosts: what was heard of the hosts
+    """
+
+    def __init__(self, config: Config, limits: Limits) -> None:
+        self.limits = limits
+        self.hosts = Hosts(config, limits)
+        self._config = config
+
+    def host_of(self, request: Request) -> str:
+        """The key of where *request* goes: its URL's host, or the download slot that its spider chose."""
+        host = urlparse_cached(request).hostname or ""
+        slot = request.meta.get("download_slot")
+        return HOST + (host if slot in (None, request.meta.get(_WRITTEN_KEY)) else str(slot))
+
+    def keys_of(self, request: Request) -> Keys:
+        """The keys that *request* counts for.
+
+        :raises ValueError: when its names are none, or there is no limit of such a name
+        """
+        names = list(_names(request.meta.get(LIMITS_KEY, ()), f"request.meta[{LIMITS_KEY!r}]"))
+        if function := self._config.limits_function:
+            names += _names(function(request), "what BATCHER_LIMITS_FUNCTION returns")
+        return self._keys(self.host_of(request), names)
+
+    def keys_for(self, target: Target) -> Keys:
+        """The keys that the request for *target* will count for, as far as the list tells.
+
+        :raises ValueError: when there is no limit of a name in its column
+        """
+        return self._keys(HOST + _host(target.url), self.names_of(target))
+
+    def names_of(self, target: Target) -> list[str]:
+        """The names in the column of *target* that is for them, separated by commas."""
+        column = self._config.limits_column
+        value = target.columns.get(column) if column else None
+        if value is None:
+            return []
+        names = value.split(",") if isinstance(value, str) else _names(value, f"the column {column}")
+        return [name.strip() for name in names if name.strip()]
+
+    def note_slot(self, request: Request) -> None:
+        """Remember what Scrapy has written into the meta of *request*, which has reached the downloader."""
+        slot = request.meta.get("download_slot")
+        if slot is not None and slot == urlparse_cached(request).hostname:
+            request.meta[_WRITTEN_KEY] = slot
+
+    def keep_crawl_delay(self, request: Request, robots: RobotParser) -> None:
+        """Begin no more often than *robots* allows with what goes where *request* does."""
+        delay = robots.crawl_delay(self._config.robots_user_agent) or 0.0
+        host = self.host_of(request)
+        limit = self.limits.limit(host)
+        if delay > limit.delay * (1 - limit.jitter):
+            self.limits.change(host, delay=min(delay, self._config.retry_after_most), jitter=0.0)
+
+    def _keys(self, host: str, names: list[str]) -> Keys:
+        if not names:
+            return (host,)
+        for name in names:
+            self.limits.limit(name)
+        return tuple(dict.fromkeys((host, *names)))
+
+
+def rules_of(crawler: Crawler, config: Config) -> Rules:
+    """The rules of *crawler*, made when they are first asked for.
+
+    :raises ConfigError: when its limits are shared, and one differs from that of another crawler
+    """
+    rules = _rules.get(crawler)
+    if rules is None:
+        rules = _rules[crawler] = Rules(config, _shared_limits(config) if config.limits_shared else _new_limits(config))
+    return rules
+
+
+_rules: WeakKeyDictionary[Crawler, Rules] = WeakKeyDictionary()
+
+_shared: WeakValueDictionary[str, Limits] = WeakValueDictionary()
+
+
+def _shared_limits(config: Config) -> Limits:
+    limits = _shared.get("")
+    if limits is None:
+        limits = _shared[""] = _new_limits(config)
+    for key, limit in config.limits.items():
+        if (theirs := limits.add(key, limit)) != limit:
+            raise ConfigError(f"BATCHER_LIMITS_SHARED: the limit {key!r} is {limit} here, {theirs} in another spider")
+    return limits
+
+
+def _new_limits(config: Config) -> Limits:
+    return Limits(config.limits, ask_first=config.obeys_robots, adapt=config.adaptive)
+
+
+def _names(value: Any, where: str) -> Iterable[str]:
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, (list, tuple, set, frozenset)) and all(isinstance(name, str) for name in value):
+        return value
+    raise ValueError(f"{where} must be a list of names of limits, not {value!r}")
+
+
+def _host(url: str) -> str:
+    """The host in *url* as a request to it will have it; empty when there is none."""
+    try:
+        host = urlsplit(url).hostname or ""
+        return host if host.isascii() else host.encode("idna").decode()
+    except ValueError:
+        return ""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import os
 import time
 from pathlib import Path
 
@@ -13,12 +15,14 @@ from scrapy.exceptions import NotConfigured
 
 BOT_NAME = "benchmarks"
 SPIDER_MODULES = ["benchmark_project", "scrapy_batcher.spider"]
-EXTENSIONS = {"benchmark_project.Clock": 0, "benchmark_project.Report": 1000}
+EXTENSIONS = {"benchmark_project.Clock": 0, "benchmark_project.Leave": 0, "benchmark_project.Report": 1000}
 LOG_LEVEL = "INFO"
 TELNETCONSOLE_ENABLED = False
 REMOTE_CONTROL_ENABLED = False
 
 TICK = 0.005  # seconds
+LOOK = 0.1  # seconds between two looks at the open files
+LOADED = 2.0  # seconds after which the rows that were read ahead are in the ledger, too
 
 
 class PlainSpider(scrapy.Spider):
@@ -99,3 +103,45 @@ class Clock:
         self._stats.set_value("first_request", self._first)
         self._stats.set_value("last_response", self._last)
         self._stats.set_value("stall", self._stall)
+
+
+class Leave:
+    """With the setting ``LEAVE``, a list's path: closes the spider when that was read to its end. No later than then
+    its file is closed, which is seen from outside, however it is read. A crawl that is done before is not kept."""
+
+    def __init__(self, crawler, path: str) -> None:
+        self._crawler = crawler
+        self._path = os.path.realpath(path)
+        crawler.signals.connect(self.spider_opened, signals.spider_opened)
+        crawler.signals.connect(self.spider_closed, signals.spider_closed)
+
+    @classmethod
+    def from_crawler(cls, crawler) -> Leave:
+        if not crawler.settings["LEAVE"]:
+            raise NotConfigured
+        return cls(crawler, crawler.settings["LEAVE"])
+
+    def spider_opened(self) -> None:
+        self._opened = time.monotonic()
+        self._look()
+
+    def _look(self) -> None:
+        loop = asyncio.get_running_loop()
+        if self._is_open():
+            self._timer = loop.call_later(LOOK, self._look)
+        else:
+            self._crawler.stats.set_value("list_read", time.monotonic() - self._opened)
+            self._timer = loop.call_later(LOADED, self._close)
+
+    def _is_open(self) -> bool:
+        for link in Path("/proc/self/fd").iterdir():
+            with contextlib.suppress(OSError):  # that of iterdir() itself
+                if os.readlink(link) == self._path:
+                    return True
+        return False
+
+    def _close(self) -> None:
+        self._closing = asyncio.ensure_future(self._crawler.engine.close_spider_async(reason="list read"))
+
+    def spider_closed(self) -> None:
+        self._timer.cancel()

@@ -55,27 +55,31 @@ class Run:
 
 
 class Server:
-    """``server.py``, running."""
+    """``server.py``, or another *file*, running."""
 
-    def __init__(self) -> None:
-        command = [sys.executable, str(HERE / "server.py")]
+    def __init__(self, file: str = "server.py") -> None:
+        command = [sys.executable, str(HERE / file)]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self._address = f"http://127.0.0.1:{self._process.stdout.readline().strip()}"
+        self._port = self._process.stdout.readline().strip()
 
-    def url(self, path: str) -> str:
-        return f"{self._address}/{path}"
+    def url(self, path: str, host: str = "127.0.0.1") -> str:
+        return f"http://{host}:{self._port}/{path}"
 
     def peak(self) -> int:
         """How many requests were in flight at once, at most, since this was last asked."""
-        return self._number("peak")
+        return self._ask("peak")
 
     def requests(self) -> int:
         """How many requests there were."""
-        return self._number("requests")
+        return self._ask("requests")
 
-    def _number(self, what: str) -> int:
+    def report(self) -> dict[str, Any]:
+        """What was seen since this was last asked, of ``fair_server.py``."""
+        return self._ask("report")
+
+    def _ask(self, what: str) -> Any:
         with urlopen(self.url(what), timeout=10) as response:
-            return int(response.read())
+            return json.loads(response.read())
 
     def close(self) -> None:
         self._process.communicate()
@@ -140,8 +144,8 @@ class Bench:
 
 
 @contextmanager
-def bench() -> Iterator[Bench]:
-    server = Server()
+def bench(server_file: str = "server.py") -> Iterator[Bench]:
+    server = Server(server_file)
     try:
         with tempfile.TemporaryDirectory() as folder:
             yield Bench(server, Path(folder))

@@ -41,6 +41,7 @@ _CREATE = (
     """
     CREATE TABLE lane (
         id INTEGER PRIMARY KEY,
+        hash INTEGER NOT NULL UNIQUE,
         keys TEXT NOT NULL,
         pending INTEGER NOT NULL,
         due REAL NOT NULL DEFAULT 0

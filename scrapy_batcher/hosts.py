@@ -20,6 +20,16 @@ _FAILING = ("failed/dns", "failed/refused", "failed/connection", "failed/timeout
 
 _MOST = 10_000  # hosts in trouble that are remembered
 
+# How a host that has asked for rest is asked faster again: with each answer by a part of the pace that grows with the
+# answers since, up to the _FASTEST; more carefully when it is known what was too fast; and without a pace when all is
+# _WELL for so many answers. So a host that bears so much and no more is seldom made to refuse, and one that bears more
+# is found out: twice as fast takes 80 answers, or 370.
+_QUICKLY, _CAREFULLY, _FASTEST = 0.0002, 0.00001, 0.02
+_WELL = 1000
+_BACK = 1.05  # times the pace that was too fast, for the next
+
+_ENOUGH = 3  # answers between two rests, for it to be known how many it bears
+
 
 @dataclass(slots=True)
 class _Trouble:
@@ -28,11 +38,19 @@ class _Trouble:
     :param rests: how many it has had, in a row
     :param until: the time at which the last of them is over
     :param failures: how often it has not answered, in a row
+    :param has_asked: whether it has asked for a rest
+    :param good: answers since the last that it has asked for
+    :param pace: seconds from one request to the next since then
+    :param faster: how much faster, for each of the answers
     """
 
     rests: int = 0
     until: float = -math.inf
     failures: int = 0
+    has_asked: bool = False
+    good: int = 0
+    pace: float = 0.0
+    faster: float = _QUICKLY
 
 
 class Hosts:
@@ -66,9 +84,9 @@ class Hosts:
         if response.status in self._config.rest_statuses:
             self._cut(host)
             if self._config.rest:
-                self._rest(host, asked)
+                self._slow_down(host, asked)
             return
-        self._troubles.pop(host, None)
+        self._relax(host)
         self._limits.recovered(host)
         if latency is not None:
             self._limits.answered_in(host, latency)
@@ -81,7 +99,7 @@ class Hosts:
             return
         self._cut(host)
         if self._config.rest:
-            self._rest(host, None, most=self._config.failing_rest_most)
+            self._rest(self._trouble(host), host, None, self._config.failing_rest_most)
         if self._config.failing_give_up:
             trouble = self._trouble(host)
             trouble.failures += 1
@@ -93,22 +111,53 @@ class Hosts:
         trouble = self._troubles.get(host)
         return trouble is not None and 0 < self._config.failing_give_up <= trouble.failures
 
-    def _rest(self, host: str, asked: float | None, most: float | None = None) -> None:
+    def _slow_down(self, host: str, asked: float | None) -> None:
+        """*host* asks for rest, for the seconds it has *asked*. From the second time on it is then asked no more often
+        than it has answered since the last, this rest counted in: so much it bears in the long run. Once there is a
+        pace, a little more slowly than at that."""
+        trouble = self._trouble(host)
+        since = trouble.until if trouble.has_asked else math.inf
+        if self._rest(trouble, host, asked, self._config.rest_most):
+            if trouble.pace:
+                trouble.pace, trouble.faster = trouble.pace * _BACK, _CAREFULLY
+            elif trouble.good >= _ENOUGH and since < math.inf:
+                trouble.pace = (trouble.until - since) / trouble.good
+            trouble.pace = min(trouble.pace, self._config.rest_most)
+            self._limits.pace(host, trouble.pace)
+            trouble.has_asked, trouble.good = True, 0
+
+    def _relax(self, host: str) -> None:
+        """*host* has answered well. It may be asked a little more often then, with each answer a little more so."""
+        if not (trouble := self._troubles.get(host)):
+            return
+        trouble.rests = trouble.failures = 0
+        trouble.good += 1
+        if not trouble.has_asked or trouble.good > _WELL:
+            del self._troubles[host]
+            trouble.pace = 0.0
+        trouble.pace *= 1 - min(trouble.faster * trouble.good, _FASTEST)
+        self._limits.pace(host, trouble.pace)
+
+    def _rest(self, trouble: _Trouble, host: str, asked: float | None, most: float) -> bool:
         """Let *host* rest for the seconds it has *asked*; or, if it has not, for longer than the last time.
 
         Those that were under way together are answered together: that is one rest.
+
+        :param most: the longest rest that is not asked for
+        :returns: whether this is another rest than the last
         """
-        trouble, now = self._trouble(host), self._limits.now()
-        if now >= trouble.until:
-            trouble.rests += 1
-        elif asked is None:
-            return
+        now = self._limits.now()
+        is_new = now >= trouble.until
+        if not is_new and asked is None:
+            return False
+        trouble.rests += is_new
         if asked is None:
-            seconds = backoff(trouble.rests, self._config.rest_seconds, most or self._config.rest_most, self._uniform)
+            seconds = backoff(trouble.rests, self._config.rest_seconds, most, self._uniform)
         else:
             seconds = min(asked, self._config.retry_after_most)
         trouble.until = max(trouble.until, now + seconds)
         self._limits.rest(host, seconds)
+        return is_new
 
     def _cut(self, host: str) -> None:
         if width := self._limits.width(host):

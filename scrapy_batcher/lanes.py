@@ -10,11 +10,12 @@ from hashlib import blake2b
 from typing import Any, NamedTuple
 
 from scrapy_batcher.database import Database
+from scrapy_batcher.limiters import Keys
 from scrapy_batcher.rows import Target
 
 _ENTER = """
-INSERT INTO lane (id, keys, pending) VALUES (?, ?, ?)
-ON CONFLICT (id) DO UPDATE SET pending = pending + excluded.pending
+INSERT INTO lane (hash, keys, pending) VALUES (?, ?, ?)
+ON CONFLICT (hash) DO UPDATE SET pending = pending + excluded.pending
 RETURNING id, keys, pending, due
 """
 
@@ -47,8 +48,6 @@ SELECT min(due) FROM (
 )
 """
 
-_FIRST_LANE = -(2**63)  # SQLite's smallest number; an id as small is not found, once in 2**64 hosts
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Claim:
@@ -69,7 +68,7 @@ class LaneState(NamedTuple):
     """The targets that count for the limits under *keys*: how many are pending and not claimed."""
 
     id: int
-    keys: tuple[str, ...]
+    keys: Keys
     pending: int
 
 
@@ -81,24 +80,26 @@ class Lanes:
         self._claimed: dict[int, int] = {}  # targets that were given to a worker, with their lanes
         self._claims: Counter[int] = Counter()  # how many those are, by lane
 
-    def enter(self, pending: Mapping[tuple[str, ...], int]) -> list[LaneState]:
+    def enter(self, pending: Mapping[Keys, int]) -> tuple[dict[Keys, int], list[LaneState]]:
         """Enter that lanes have more pending targets.
 
         :param pending: how many, by the keys of the lane
-        :returns: those that do not rest
+        :returns: the lanes' ids, by their keys; and those lanes that do not rest
         """
-        return self._changed((_ENTER, (lane_id(keys), json.dumps(keys), number)) for keys, number in pending.items())
+        texts = [("\n".join(keys), number) for keys, number in pending.items()]
+        found = self._changed((_ENTER, (_hash(text), text, number)) for text, number in texts)
+        return {state.keys: state.id for state, _ in found}, [state for state, due in found if not due]
 
     def count(self, pending: Mapping[int, int]) -> list[LaneState]:
         """Enter that lanes have so many pending targets more; returns those that do not rest."""
-        return self._changed((_COUNT, (number, id)) for id, number in pending.items())
+        found = self._changed((_COUNT, (number, id)) for id, number in pending.items())
+        return [state for state, due in found if not due]
 
-    def ready(self, after: int | None, most: int) -> list[LaneState]:
-        """The lanes that do not rest, and have targets that can be claimed: at most *most*, with an id above *after*;
-        ``None`` begins with the first. The order has nothing to do with that of the list."""
-        last = _FIRST_LANE if after is None else after
-        while found := self._db.execute(_LANES, (last, most)):
-            last = found[-1][0]
+    def ready(self, after: int, most: int) -> list[LaneState]:
+        """The lanes that do not rest, and have targets that can be claimed: at most *most*, with an id above *after*.
+        They are numbered from 1, as they come up in the list."""
+        while found := self._db.execute(_LANES, (after, most)):
+            after = found[-1][0]
             if lanes := [lane for lane in map(self._lane, found) if lane.pending]:
                 return lanes
         return []
@@ -146,18 +147,19 @@ class Lanes:
         """Give nothing of *lane* to anybody before the Unix time *due*."""
         self._db.change(_REST_LANE, (due, lane))
 
-    def _changed(self, changes: Iterable[tuple[str, Sequence[Any]]]) -> list[LaneState]:
+    def _changed(self, changes: Iterable[tuple[str, Sequence[Any]]]) -> list[tuple[LaneState, float]]:
         found = [row for statement, values in changes for row in self._db.execute(statement, values)]
-        return [self._lane(row) for *row, due in found if not due]
+        return [(self._lane(row), due) for *row, due in found]
 
     def _lane(self, row: Sequence[Any]) -> LaneState:
         id, keys, pending = row
-        return LaneState(id, tuple(json.loads(keys)), pending - self._claims[id])
+        return LaneState(id, tuple(keys.split("\n")), pending - self._claims[id])
 
 
-def lane_id(keys: tuple[str, ...]) -> int:
-    """A number for *keys*: 64 bits, so that no two are the same in a list of any length."""
-    return int.from_bytes(blake2b("\n".join(keys).encode(), digest_size=8).digest(), signed=True)
+def _hash(text: str) -> int:
+    """A number for *text*: 64 bits, so that no two lanes have the same in a list of any length. An index of them is a
+    third of one of the texts."""
+    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), byteorder="big", signed=True)
 
 
 def make_target(id: int, line: int, url: str, columns: str | None) -> Target:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from scrapy_batcher.database import Database
-from scrapy_batcher.lanes import Lanes, LaneState, lane_id, make_target
+from scrapy_batcher.lanes import Lanes, LaneState, make_target
+from scrapy_batcher.limiters import Keys
 from scrapy_batcher.lines import START, Mark, Place
 from scrapy_batcher.outcome import FETCHED, Outcome
 from scrapy_batcher.rows import Target
@@ -154,7 +155,7 @@ class Ledger:
         """Whether the list was read to its end, as it was then."""
         return bool(self._db.execute(_COMPLETE))
 
-    def load(self, rows: Sequence[tuple[Target, tuple[str, ...], Outcome | None]], mark: Mark) -> list[LaneState]:
+    def load(self, rows: Sequence[tuple[Target, Keys, Outcome | None]], mark: Mark) -> list[LaneState]:
         """Enter *rows*, all of them or none: targets with an id that is not in the ledger yet.
 
         :param rows: each with the keys of the limits it counts for; as pending, or with the outcome of one that is not
@@ -164,9 +165,10 @@ class Ledger:
         """
         pending = Counter(keys for _, keys, outcome in rows if outcome is None)
         with self._db.transaction():
-            self._db.change_many(_LOAD, (_row(target, lane_id(keys), outcome) for target, keys, outcome in rows))
+            ids, ready = self.lanes.enter(pending)
+            self._db.change_many(_LOAD, (_row(target, ids.get(keys, 0), outcome) for target, keys, outcome in rows))
             self._db.change(_ENTER_MARK, (mark.rows, *mark.place))
-            return self.lanes.enter(pending)
+        return ready
 
     def complete_list(self) -> None:
         """Enter that the list was read to its end."""

@@ -53,6 +53,7 @@ class Limiter:
 
     :param is_new: whether there is something to be known of its host yet, so that only one may be at once
     :param width: how many at once its host bears, when that is found out
+    :ivar pace: seconds between the beginnings of two, beside what the limit says
     :ivar is_recovering: whether only one may be at once as its host has not answered well since it rested
     :ivar held: how many there are
     :ivar reserved: how many are about to come
@@ -66,6 +67,7 @@ class Limiter:
         "is_new",
         "is_recovering",
         "limit",
+        "pace",
         "reserved",
         "waiting",
         "width",
@@ -75,6 +77,7 @@ class Limiter:
         self.limit = limit
         self.is_new = is_new
         self.is_recovering = False
+        self.pace = 0.0
         self.width = width
         self.held = 0
         self.reserved = 0
@@ -94,7 +97,7 @@ class Limiter:
 
         :param reserved: how many others will begin before
         """
-        if self.held + reserved >= self.capacity or (reserved and self.limit.delay):
+        if self.held + reserved >= self.capacity or (reserved and (self.limit.delay or self.pace)):
             return math.inf
         ahead = (reserved + 1 - self.limit.burst) / self.limit.rate
         return max(0.0, self._earliest - now, self._steady + ahead - now)
@@ -104,8 +107,9 @@ class Limiter:
         self.held += 1
         if self.limit.rate < math.inf:
             self._steady = max(self._steady, now - 1 / self.limit.rate) + 1 / self.limit.rate
-        if self.limit.delay:
-            self.rest(now + self.limit.delay * max(0.0, 1 + self.limit.jitter * (2 * random() - 1)))
+        if self.limit.delay or self.pace:
+            delay = self.limit.delay * max(0.0, 1 + self.limit.jitter * (2 * random() - 1))
+            self.rest(now + max(delay, self.pace))
 
     def rest(self, until: float) -> None:
         """Let nothing begin before the time *until*."""
@@ -122,4 +126,5 @@ class Limiter:
 
     def is_idle(self, now: float) -> bool:
         """Whether nobody has a part in it, and a new one in its place would do the same."""
-        return not (self.is_in_use or self.is_recovering or self.width or self._earliest > now or self._steady > now)
+        is_learned = self.is_recovering or self.pace or self.width
+        return not (self.is_in_use or is_learned or self._earliest > now or self._steady > now)

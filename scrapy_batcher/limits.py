@@ -251,6 +251,14 @@ class Limits:
         limiter.rest(self.now() + seconds)
         limiter.is_recovering = True
 
+    def pace(self, key: str, seconds: float) -> None:
+        """Let so many seconds pass between the beginnings of two downloads under *key*, beside what its limit says."""
+        limiter = self._limiters.get(key)
+        is_faster = seconds < limiter.pace
+        limiter.pace = seconds
+        if is_faster:
+            self._changed((key,))
+
     def recovered(self, key: str) -> None:
         """The host under *key* answers well: it may have as many at once as its limit says, if it has rested."""
         if (limiter := self._limiters.known(key)) and limiter.is_recovering:

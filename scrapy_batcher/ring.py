@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 from typing import Generic, TypeVar
 
@@ -20,11 +20,13 @@ class Lane:
     :param id: tells it from others
     :param keys: those of the limits, beside the one that all count for
     :param pending: how many are in it
+    :param note: the number of the latest note of how long it is
     """
 
     id: Hashable
     keys: Keys
     pending: int
+    note: int = field(default=0, init=False, repr=False)
 
 
 L = TypeVar("L", bound=Lane)
@@ -45,7 +47,7 @@ class Ring(Generic[L]):
         self._take_out = take_out
         self._lanes: dict[Hashable, L] = {}
         self._ready: OrderedDict[Hashable, L] = OrderedDict()  # in turn
-        self._longest: list[tuple[float, int, L]] = []  # a heap; also of lanes that are shorter now, or not ready
+        self._longest: list[tuple[float, int, L]] = []  # a heap; of each lane the latest note counts, if it is ready
         self._full: dict[str, OrderedDict[Hashable, L]] = {}  # waiting for another's end, under each of their keys
         self._resting: list[tuple[float, int, L]] = []  # a heap, by the time when they may go on
         self._numbers = count()  # so that a heap never compares lanes
@@ -133,9 +135,10 @@ class Ring(Generic[L]):
         return lane.pending * self._limits.seconds_each(lane.keys)
 
     def _note_length(self, lane: L) -> None:
-        heapq.heappush(self._longest, (-self._length(lane), next(self._numbers), lane))
+        lane.note = next(self._numbers)
+        heapq.heappush(self._longest, (-self._length(lane), lane.note, lane))
         if len(self._longest) > 100 + 8 * len(self._lanes):
-            self._longest = [(-self._length(ready), next(self._numbers), ready) for ready in self._ready.values()]
+            self._longest = [note for note in self._longest if note[1] == note[2].note]
             heapq.heapify(self._longest)
 
     def _first_in_turn(self) -> L | None:
@@ -143,13 +146,10 @@ class Ring(Generic[L]):
 
     def _first_by_length(self) -> L | None:
         while self._longest:
-            length, _, lane = self._longest[0]
-            if self._ready.get(lane.id) is lane:
-                if -length <= self._length(lane):
-                    return lane
-                heapq.heapreplace(self._longest, (-self._length(lane), next(self._numbers), lane))
-            else:
-                heapq.heappop(self._longest)
+            _, number, lane = self._longest[0]
+            if number == lane.note and self._ready.get(lane.id) is lane:
+                return lane
+            heapq.heappop(self._longest)
         return None
 
     # -- lanes that wait -------------------------------------------------------------------------------------

@@ -37,9 +37,8 @@ class _Lane(Lane):
 class Turns:
     """Gives claims out, in an order that is fair to the hosts.
 
-    In memory is a ring of lanes, filled from the ledger as it goes round: by the number of a lane, which says nothing
-    of its host. A lane that is there only for its turn makes room for others after that; those with the longest way to
-    go stay.
+    In memory is a ring of lanes, filled from the ledger as it goes round. A lane that is there only for its turn makes
+    room for others after that; those with the longest way to go stay.
 
     :param clock: the Unix time
     """
@@ -52,7 +51,7 @@ class Turns:
         self._parked: Ring[_Lane] = Ring(limits)
         self._parking = 0  # targets that are parked
         self._led: OrderedDict[int, Keys] = OrderedDict()  # lanes whose targets were parked, and what for
-        self._place: int | None = None  # the lane up to which this round has come
+        self._place = 0  # the lane up to which this round has come
         self._news = False  # whether there was one in this round that was not in the ring
         self._is_all = False  # whether all that could be are
         self._claims = 0  # since lanes were last looked up
@@ -105,7 +104,7 @@ class Turns:
         """Begin anew, as targets anywhere in the ledger became pending once more."""
         self._ring.close()
         self._ring = Ring(self._limits, self._rests_long)
-        self._place, self._is_all = None, False
+        self._place, self._is_all = 0, False
 
     def park(self, claim: Claim, keys: Keys) -> None:
         """Give *claim* out once more when there are permits for *keys*, which it has turned out to count for."""
@@ -158,8 +157,8 @@ class Turns:
         self._claims = 0
         found = self._lanes.ready(self._place, _LANES)
         if not found:
-            self._is_all = self._place is None or not self._news
-            self._place, self._news = None, False
+            self._is_all = not self._place or not self._news
+            self._place, self._news = 0, False
             return
         self._place = found[-1].id
         if len(self._ring) > _MOST:

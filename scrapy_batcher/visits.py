@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import time
 from collections.abc import Callable
@@ -158,15 +159,19 @@ class Visits:
             self._park(visit)
         else:
             assert visit.first is not None, "what is retried has been tried"
-            self._books.postpone(visit.claim, self._due(retries), retries, visit.first)
+            self._books.postpone(visit.claim, self._due(visit, retries), retries, visit.first)
 
     def _park(self, visit: Visit) -> None:
         self._parked[visit.target.id] = visit
         self._turns.park(visit.claim, visit.keys)
 
-    def _due(self, retries: int) -> float:
-        """When a target is due that was tried so often before."""
-        return self._clock() + backoff(retries, self._config.retry_seconds, self._config.retry_most, self._uniform)
+    def _due(self, visit: Visit, retries: int) -> float:
+        """When the target of *visit* is due, which was tried so often: when its host has rested, if it does; else, the
+        later the more often it was tried."""
+        rest = self._limits.wait(visit.keys)
+        if not 0 < rest < math.inf:
+            rest = backoff(retries, self._config.retry_seconds, self._config.retry_most, self._uniform)
+        return self._clock() + rest
 
     def on_the_way(self, request: Request) -> None:
         """See whether *request*, which enters the downloader middlewares, can be gone on with.
@@ -216,7 +221,7 @@ class Visits:
         if not self._config.deadline or visit.first is None:
             return False
         is_retry = retries_of(request) > retries_of(visit.request)
-        due = self._due(retries_of(request)) if is_retry else self._clock()
+        due = self._due(visit, retries_of(request)) if is_retry else self._clock()
         return due >= visit.first + self._config.deadline
 
     def _failed(self, id: int, errback: Any, failure: Failure) -> Any:

@@ -4,6 +4,9 @@
 `Addon`                       switches everything on: ``ADDONS = {"scrapy_batcher.Addon": 300}``
 `BatchSpider`, `BatchItem`    the spider ``batch``, and what a page becomes
 `SemaphoreMiddleware`         at most N downloads in flight in all, and at most n per host
+`LimitsPriorityQueue`         a scheduler's queue that gives out what may be downloaded now
+`limits_of`, `Limit`          the limits of a crawler, to be looked at and changed while it runs; one of them
+`PostponeMiddleware`          has retries wait in the ledger
 `CooperatorExtension`         N workers on one shared iterator: requests come into being one by one
 `Target`, `Source`            a row of the list, and the list
 `Outcome`, `Totals`           what became of a target, and of all of them
@@ -17,9 +20,13 @@ from scrapy_batcher.addon import Addon
 from scrapy_batcher.cooperator import CooperatorExtension
 from scrapy_batcher.errors import StartError
 from scrapy_batcher.item import BatchItem
+from scrapy_batcher.limiter import Limit
 from scrapy_batcher.outcome import Outcome
+from scrapy_batcher.postpone import PostponeMiddleware
 from scrapy_batcher.progress import Totals
+from scrapy_batcher.queue import LimitsPriorityQueue
 from scrapy_batcher.rows import Target
+from scrapy_batcher.rules import limits_of
 from scrapy_batcher.semaphore import SemaphoreMiddleware
 from scrapy_batcher.sources import Source
 from scrapy_batcher.spider import BatchSpider
@@ -31,11 +38,15 @@ __all__ = [
     "BatchItem",
     "BatchSpider",
     "CooperatorExtension",
+    "Limit",
+    "LimitsPriorityQueue",
     "Outcome",
+    "PostponeMiddleware",
     "SemaphoreMiddleware",
     "Source",
     "StartError",
     "Target",
     "Totals",
+    "limits_of",
     "signals",
 ]

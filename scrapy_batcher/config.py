@@ -85,13 +85,13 @@ class Config:
     :param rest: ``BATCHER_REST``: whether a host that asks for rest, or fails, is left alone for a while
     :param rest_statuses: ``BATCHER_REST_STATUSES``: the statuses with which a host asks for rest
     :param rest_seconds: ``BATCHER_REST_SECONDS``: the first rest of a host that does not say how long; it doubles
-    :param rest_most: ``BATCHER_REST_MAX``: the longest such rest, in seconds
-    :param retry_after_most: ``BATCHER_RETRY_AFTER_MAX``: the longest rest of a host that says how long, in seconds
-    :param failing_rest_most: ``BATCHER_FAILING_REST_MAX``: the longest rest of a host without a connection, in seconds
+    :param rest_max: ``BATCHER_REST_MAX``: the longest such rest, in seconds
+    :param retry_after_max: ``BATCHER_RETRY_AFTER_MAX``: the longest rest of a host that says how long, in seconds
+    :param failing_rest_max: ``BATCHER_FAILING_REST_MAX``: the longest rest of a host without a connection, in seconds
     :param failing_give_up: ``BATCHER_FAILING_GIVE_UP``: failures to connect in a row after which a host is given up, 0
         for never
     :param retry_seconds: ``BATCHER_RETRY_SECONDS``: the wait before a target's first retry; it doubles
-    :param retry_most: ``BATCHER_RETRY_MAX``: the longest wait before a retry, in seconds
+    :param retry_max: ``BATCHER_RETRY_MAX``: the longest wait before a retry, in seconds
     :param deadline: ``BATCHER_DEADLINE``: seconds that a target may take from its first attempt, 0 for no end
     :param jobdir: ``JOBDIR``: the directory of a job that can be resumed, ``None`` for none
     :param concurrency: ``CONCURRENT_REQUESTS``: downloads in flight in all, 0 for no limit
@@ -118,12 +118,12 @@ class Config:
     rest: bool = True
     rest_statuses: frozenset[int] = frozenset({429, 503})
     rest_seconds: float = 1.0
-    rest_most: float = 300.0
-    retry_after_most: float = 3600.0
-    failing_rest_most: float = 10.0
+    rest_max: float = 300.0
+    retry_after_max: float = 3600.0
+    failing_rest_max: float = 10.0
     failing_give_up: int = 0
     retry_seconds: float = 1.0
-    retry_most: float = 60.0
+    retry_max: float = 60.0
     deadline: float = 0.0
     jobdir: str | None = None
     concurrency: int = 16
@@ -157,12 +157,12 @@ class Config:
             rest=boolean(settings, "BATCHER_REST", cls.rest),
             rest_statuses=_statuses(settings, "BATCHER_REST_STATUSES", cls.rest_statuses),
             rest_seconds=seconds(settings, "BATCHER_REST_SECONDS", cls.rest_seconds),
-            rest_most=seconds(settings, "BATCHER_REST_MAX", cls.rest_most),
-            retry_after_most=seconds(settings, "BATCHER_RETRY_AFTER_MAX", cls.retry_after_most),
-            failing_rest_most=seconds(settings, "BATCHER_FAILING_REST_MAX", cls.failing_rest_most),
+            rest_max=seconds(settings, "BATCHER_REST_MAX", cls.rest_max),
+            retry_after_max=seconds(settings, "BATCHER_RETRY_AFTER_MAX", cls.retry_after_max),
+            failing_rest_max=seconds(settings, "BATCHER_FAILING_REST_MAX", cls.failing_rest_max),
             failing_give_up=whole(settings, "BATCHER_FAILING_GIVE_UP", cls.failing_give_up, 0),
             retry_seconds=seconds(settings, "BATCHER_RETRY_SECONDS", cls.retry_seconds, or_none=True),
-            retry_most=seconds(settings, "BATCHER_RETRY_MAX", cls.retry_most),
+            retry_max=seconds(settings, "BATCHER_RETRY_MAX", cls.retry_max),
             deadline=seconds(settings, "BATCHER_DEADLINE", cls.deadline, or_none=True),
             jobdir=path_or_none(settings, "JOBDIR"),
             concurrency=whole(settings, "CONCURRENT_REQUESTS", cls.concurrency, NO_LIMIT),

@@ -91,7 +91,7 @@ class Hosts:
         if latency is not None:
             self._limits.answered_in(host, latency)
         if asked:
-            self._limits.rest(host, min(asked, self._config.retry_after_most))
+            self._limits.rest(host, min(asked, self._config.retry_after_max))
 
     def failed(self, host: str, exception: Exception) -> None:
         """A download from *host* ended in *exception*."""
@@ -99,7 +99,7 @@ class Hosts:
             return
         self._cut(host)
         if self._config.rest:
-            self._rest(self._trouble(host), host, None, self._config.failing_rest_most)
+            self._rest(self._trouble(host), host, None, self._config.failing_rest_max)
         if self._config.failing_give_up:
             trouble = self._trouble(host)
             trouble.failures += 1
@@ -117,12 +117,12 @@ class Hosts:
         pace, a little more slowly than at that."""
         trouble = self._trouble(host)
         since = trouble.until if trouble.has_asked else math.inf
-        if self._rest(trouble, host, asked, self._config.rest_most):
+        if self._rest(trouble, host, asked, self._config.rest_max):
             if trouble.pace:
                 trouble.pace, trouble.faster = trouble.pace * _BACK, _CAREFULLY
             elif trouble.good >= _ENOUGH and since < math.inf:
                 trouble.pace = (trouble.until - since) / trouble.good
-            trouble.pace = min(trouble.pace, self._config.rest_most)
+            trouble.pace = min(trouble.pace, self._config.rest_max)
             self._limits.pace(host, trouble.pace)
             trouble.has_asked, trouble.good = True, 0
 
@@ -154,7 +154,7 @@ class Hosts:
         if asked is None:
             seconds = backoff(trouble.rests, self._config.rest_seconds, most, self._uniform)
         else:
-            seconds = min(asked, self._config.retry_after_most)
+            seconds = min(asked, self._config.retry_after_max)
         trouble.until = max(trouble.until, now + seconds)
         self._limits.rest(host, seconds)
         return is_new

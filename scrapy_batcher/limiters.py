@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Hashable, Iterator, Mapping
+from dataclasses import dataclass, replace
 
 from scrapy_batcher.adaptive import Width
 from scrapy_batcher.limiter import Limit, Limiter
@@ -24,6 +24,22 @@ _LEARNED = 10_000  # hosts of which it is remembered that they rest, or how much
 
 class UnknownLimitError(ValueError):
     """A request names a limit that there is none of; the message names it and those there are."""
+
+
+@dataclass(frozen=True)
+class LimiterStatistics:
+    """A look at one limit.
+
+    :param limit: how many at once, now
+    :param holders: who holds a permit
+    :param waiting: how many wait for one, or for the others they need with it
+    :param rest: seconds until one may begin; 0 when that is now, or when it depends on another's end
+    """
+
+    limit: float
+    holders: frozenset[Hashable]
+    waiting: int
+    rest: float = 0.0
 
 
 class Limiters:

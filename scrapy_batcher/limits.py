@@ -19,23 +19,7 @@ from twisted.internet.defer import Deferred
 
 from scrapy_batcher.adaptive import Width
 from scrapy_batcher.limiter import Limit
-from scrapy_batcher.limiters import TOTAL, Keys, Limiters
-
-
-@dataclass(frozen=True)
-class LimiterStatistics:
-    """A look at one limit.
-
-    :param limit: how many at once, now
-    :param holders: who holds a permit
-    :param waiting: how many wait for one, or for the others they need with it
-    :param rest: seconds until one may begin; 0 when that is now, or when it depends on another's end
-    """
-
-    limit: float
-    holders: frozenset[Hashable]
-    waiting: int
-    rest: float = 0.0
+from scrapy_batcher.limiters import TOTAL, Keys, Limiters, LimiterStatistics
 
 
 @dataclass(slots=True)
@@ -175,14 +159,6 @@ class Limits:
         self._grant()
         self._limiters.forget(keys, self.now())
         self._changed(keys)
-
-    def holds(self, holder: Hashable) -> bool:
-        return holder in self._held
-
-    @property
-    def in_flight(self) -> int:
-        """How many hold permits."""
-        return len(self._held)
 
     def _begin(self, holder: Hashable, keys: Keys, now: float) -> None:
         self._held[holder] = keys

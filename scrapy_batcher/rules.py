@@ -87,7 +87,7 @@ class Rules:
         host = self.host_of(request)
         limit = self.limits.limit(host)
         if delay > limit.delay * (1 - limit.jitter):
-            self.limits.change(host, delay=min(delay, self._config.retry_after_most), jitter=0.0)
+            self.limits.change(host, delay=min(delay, self._config.retry_after_max), jitter=0.0)
 
     def _keys(self, host: str, names: list[str]) -> Keys:
         if not names:
@@ -106,6 +106,14 @@ def rules_of(crawler: Crawler, config: Config) -> Rules:
     if rules is None:
         rules = _rules[crawler] = Rules(config, _shared_limits(config) if config.limits_shared else _new_limits(config))
     return rules
+
+
+def limits_of(crawler: Crawler) -> Limits:
+    """The limits that *crawler* keeps: to be looked at, changed and told of rests while it runs.
+
+    :raises KeyError: when it keeps none, as no part of scrapy-batcher is on
+    """
+    return _rules[crawler].limits
 
 
 _rules: WeakKeyDictionary[Crawler, Rules] = WeakKeyDictionary()

@@ -12,6 +12,7 @@ from weakref import WeakSet
 from scrapy import Request, signals
 from scrapy.crawler import Crawler
 from scrapy.exceptions import NotConfigured
+from scrapy.extensions.telnet import update_telnet_vars
 from scrapy.http import Response
 from scrapy.robotstxt import RobotParser
 from scrapy.utils.asyncio import CallLaterResult, call_later
@@ -22,7 +23,7 @@ from scrapy.utils.python import global_object_name
 
 from scrapy_batcher.config import Config
 from scrapy_batcher.engine import Engine
-from scrapy_batcher.limits import LimiterStatistics
+from scrapy_batcher.limiters import LimiterStatistics
 from scrapy_batcher.rules import Rules, rules_of
 from scrapy_batcher.values import ConfigError
 
@@ -69,6 +70,7 @@ class SemaphoreMiddleware:
             (middleware.request_left_downloader, signals.request_left_downloader),
             (middleware.robots_parsed, signals.robots_parsed),
             (middleware.spider_closed, signals.spider_closed),
+            (middleware.update_telnet_vars, update_telnet_vars),
         ):
             crawler.signals.connect(handler, signal)
         return middleware
@@ -187,6 +189,9 @@ class SemaphoreMiddleware:
     def statistics(self) -> dict[str, LimiterStatistics]:
         """A look at every limit that is in use, by key: ``"*"``, ``"host:…"``, and names of your own."""
         return self.limits.statistics()
+
+    def update_telnet_vars(self, telnet_vars: dict[str, object]) -> None:
+        telnet_vars["limits"] = self.limits
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.limits!r}>"

@@ -170,7 +170,7 @@ class Visits:
         later the more often it was tried."""
         rest = self._limits.wait(visit.keys)
         if not 0 < rest < math.inf:
-            rest = backoff(retries, self._config.retry_seconds, self._config.retry_most, self._uniform)
+            rest = backoff(retries, self._config.retry_seconds, self._config.retry_max, self._uniform)
         return self._clock() + rest
 
     def on_the_way(self, request: Request) -> None:

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +29,18 @@ def server(running_server: MockServer) -> MockServer:
     """The mock server, with its counts at zero."""
     running_server.control("clear")
     return running_server
+
+
+@pytest.fixture
+def urls(tmp_path: Path) -> Callable[..., str]:
+    """Writes a list, and gives its path."""
+
+    def write(*urls: str) -> str:
+        path = tmp_path / "urls.txt"
+        path.write_text("".join(f"{url}\n" for url in urls))
+        return str(path)
+
+    return write
 
 
 @dataclass

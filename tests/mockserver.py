@@ -16,7 +16,7 @@ from email.utils import formatdate
 from urllib.parse import parse_qs, urlsplit
 from urllib.request import urlopen
 
-MOST_TIMES = 1000  # for each host
+MOST_TIMES = 1000  # for each host, and of paths in order
 PAGE = "<html><head><title>{name}</title></head><body>{body}</body></html>"
 
 
@@ -31,6 +31,7 @@ class Server:
         self.hits: Counter[str] = Counter()
         self.hosts: Counter[str] = Counter()
         self.times: dict[str, list[float]] = defaultdict(list)  # when each host's first requests came
+        self.order: list[str] = []  # the paths of the first requests
         self.robots: dict[str, dict[str, str]] = defaultdict(dict)
         self.last_headers: dict[str, dict[str, str]] = {}
         self.gates: dict[str, asyncio.Event] = defaultdict(asyncio.Event)
@@ -67,6 +68,8 @@ class Server:
         if self.hosts[host] <= MOST_TIMES:
             self.times[host].append(time.monotonic())
         number = sum(self.hits.values())
+        if number <= MOST_TIMES:
+            self.order.append(url.path)
         self.last_headers[url.path] = headers
         for key in ("*", host):
             in_flight[key] += 1
@@ -100,6 +103,7 @@ class Server:
             "hits": self.hits,
             "hosts": self.hosts,
             "times": self.times,
+            "order": self.order,
             "in_flight": self.in_flight,
             "headers": self.last_headers.get(query.get("path", "")),
         }

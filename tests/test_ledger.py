@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 import tempfile
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from scrapy_batcher.database import LedgerError
-from scrapy_batcher.ledger import PENDING, FeedState, Ledger, Owner, Settlement
+from scrapy_batcher.lanes import Claim, LaneState
+from scrapy_batcher.ledger import PENDING, FeedState, Ledger, Owner, Postponement, Settlement
+from scrapy_batcher.limiters import Keys
 from scrapy_batcher.lines import START, Mark, Place
 from scrapy_batcher.outcome import FETCHED, Outcome
 from scrapy_batcher.rows import Target
@@ -23,9 +26,11 @@ from scrapy_batcher.rows import Target
 OUTCOMES = (
     Outcome(FETCHED, 200),
     Outcome("failed/http-404", 404, "404 Not Found"),
-    Outcome("skipped/invalid", error="broken 'JSON'\0é"),
+    Outcome("failed/other", error="broken 'JSON'\0é"),
 )
+REFUSED = Outcome("skipped/invalid", error="it has no host")
 OWNER = Owner("batch", "csv", "url")
+A, B, C = ("host:a",), ("host:b",), ("host:b", "a name, \u00fc")
 
 feed_states = st.builds(FeedState, st.integers(0, 2**40), st.sampled_from([None, ["url", "ü,\n"]]), st.booleans())
 
@@ -42,16 +47,35 @@ def targets(*ids: int) -> list[Target]:
     return [Target(id, id + 1, f"http://h/{id}", {"n": id} if id % 2 else {}) for id in ids]
 
 
-def pending(*ids: int) -> list[tuple[Target, None]]:
-    return [(target, None) for target in targets(*ids)]
+def pending(*ids: int, keys: Keys = A) -> list[tuple[Target, Keys, None]]:
+    return [(target, keys, None) for target in targets(*ids)]
 
 
 def mark_at(rows: int) -> Mark:
     return Mark(rows, Place(rows + 1, rows * 10, rows * 7 % 2**32))
 
 
+def ids(claims: Iterable[Claim]) -> list[int]:
+    return [claim.target.id for claim in claims]
+
+
+def claim(ledger: Ledger, most: int = 100) -> list[Claim]:
+    """Claim all that can be, by lane: at most *most*."""
+    claims = []
+    for lane in ledger.lanes.ready(0, 1000):
+        claims += ledger.lanes.targets(lane.id, 0, most - len(claims))
+    for one in claims:
+        ledger.lanes.claim(one)
+    return claims
+
+
+def fetched(*ids: int) -> list[Settlement]:
+    return [Settlement(id, OUTCOMES[0], 1) for id in ids]
+
+
 class LedgerMachine(RuleBasedStateMachine):
-    """Loads, claims, settles, crashes, resumes, grows and retries in any order; the model has each target's state."""
+    """Loads, claims, settles, postpones, wakes, rests, crashes, resumes, grows and retries in any order; the model has
+    each target's state, and that of each lane. Dues have their own fractions, so that it is known which comes first."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -59,9 +83,15 @@ class LedgerMachine(RuleBasedStateMachine):
         self.lives = 0
         self.ledger = Ledger(self.folder / "ledger")
         self.ledger.belong(OWNER)
+        self.now = 1_700_000_000
         self.states: dict[int, str] = {}
+        self.keys: dict[int, Keys] = {}
+        self.lanes: dict[Keys, int] = {}  # their ids, once there is something pending in them
+        self.dues: dict[int, float] = {}  # of targets that wait
+        self.rests: dict[Keys, float] = {}  # of lanes that do
+        self.tries: dict[int, tuple[int, float]] = {}
         self.attempts: Counter[int] = Counter()
-        self.claimed: list[int] = []
+        self.claimed: set[int] = set()
         self.feeds: dict[str, FeedState] = {}
         self.mark = START
         self.complete = False
@@ -70,15 +100,36 @@ class LedgerMachine(RuleBasedStateMachine):
         self.ledger.close()
         shutil.rmtree(self.folder)
 
-    def of(self, state: str) -> list[int]:
-        return [id for id, other in self.states.items() if other == state]
+    def of(self, *states: str) -> list[int]:
+        return [id for id, state in self.states.items() if state in states]
 
-    @rule(outcomes=st.lists(st.sampled_from([None, *OUTCOMES[1:]]), min_size=1, max_size=5))
-    def load(self, outcomes):
-        ids = range(len(self.states) + 1, len(self.states) + 1 + len(outcomes))
+    def due_in(self, keys: Keys) -> list[int]:
+        """What can be claimed of a lane, unless that rests."""
+        return [id for id in self.of(PENDING) if self.keys[id] == keys and id not in self.claimed]
+
+    def lane(self, keys: Keys) -> LaneState:
+        return LaneState(self.lanes[keys], keys, len(self.due_in(keys)))
+
+    @property
+    def ready(self) -> list[LaneState]:
+        """In the order in which they came up in the list."""
+        awake = [self.lane(keys) for keys in self.lanes if keys not in self.rests]
+        return sorted(lane for lane in awake if lane.pending)
+
+    # -- what is done with the ledger ----------------------------------------------------------------------------------
+
+    @rule(rows=st.lists(st.tuples(st.sampled_from([A, B, C]), st.sampled_from([None, None, REFUSED])), min_size=1))
+    def load(self, rows):
+        ids = range(len(self.states) + 1, len(self.states) + 1 + len(rows))
         self.mark, self.complete = mark_at(ids[-1]), False
-        self.ledger.load(zip(targets(*ids), outcomes, strict=True), self.mark)
-        self.states |= {id: o.name if o else PENDING for id, o in zip(ids, outcomes, strict=True)}
+        loaded = [(target, *row) for target, row in zip(targets(*ids), rows, strict=True)]
+        lanes = self.ledger.load(loaded, self.mark)
+        self.states |= {target.id: outcome.name if outcome else PENDING for target, _, outcome in loaded}
+        self.keys |= {target.id: keys for target, keys, _ in loaded}
+        self.lanes |= {lane.keys: lane.id for lane in lanes}
+        assert sorted(self.lanes, key=self.lanes.get) == list(self.lanes)  # numbered as they come up
+        grown = dict.fromkeys(keys for keys, outcome in rows if not outcome)
+        assert lanes == [self.lane(keys) for keys in grown if keys not in self.rests]
 
     @precondition(lambda self: self.states)
     @rule()
@@ -91,43 +142,94 @@ class LedgerMachine(RuleBasedStateMachine):
         self.ledger.complete_list()
         self.complete = True
 
-    @rule()
-    def claim(self):
-        due = sorted(set(self.of(PENDING)) - set(self.claimed))
-        claimed = self.ledger.claim()
-        assert claimed == (targets(due[0])[0] if due else None)
-        if claimed:
-            self.claimed.append(claimed.id)
+    @rule(after=st.integers(0, 2), most=st.integers(1, 3))
+    def look_for_lanes(self, after, most):
+        """The next that can be claimed of, of those with the next ids."""
+        expected = [lane for lane in self.ready if lane.id > after]
+        found = self.ledger.lanes.ready(after, most)
+        assert found == expected[: len(found)]
+        assert len(found) <= most
+        assert found or not expected
+
+    @rule(keys=st.sampled_from([A, B, C]), most=st.integers(1, 3), data=st.data())
+    def claim(self, keys, most, data):
+        """The next of a lane, with what is known of their tries; whether they are claimed is the caller's affair."""
+        after = data.draw(st.just(0) | st.integers(0, len(self.states)))
+        expected = [id for id in self.due_in(keys) if id > after]
+        claims = self.ledger.lanes.targets(self.lanes.get(keys, 0), after, most)
+        assert ids(claims) == expected[: len(claims)]
+        assert len(claims) <= most
+        assert claims or not expected
+        for one in claims:
+            assert one.target == targets(one.target.id)[0]
+            assert one.lane == self.lanes[keys]
+            assert (one.retries, one.first) == self.tries.get(one.target.id, (0, None))
+        for one in claims[: data.draw(st.integers(0, most))]:
+            self.ledger.lanes.claim(one)
+            self.claimed.add(one.target.id)
 
     @rule(data=st.data(), paths=st.dictionaries(st.sampled_from(["/a", "/ü"]), feed_states))
     def settle(self, data, paths):
-        some = data.draw(st.lists(st.sampled_from(self.claimed), unique=True)) if self.claimed else []
-        settlements = [
-            Settlement(id, data.draw(st.sampled_from(OUTCOMES)), data.draw(st.integers(0, 3))) for id in some
-        ]
-        self.ledger.settle(settlements, paths)
-        self.feeds |= paths
-        for id, outcome, attempts in settlements:
-            self.states[id] = outcome.name
+        some = data.draw(st.lists(st.sampled_from(sorted(self.claimed)), unique=True)) if self.claimed else []
+        settlements, postponements = [], []
+        for id in some:
+            attempts = data.draw(st.integers(0, 3))
+            if outcome := data.draw(st.sampled_from([None, *OUTCOMES])):
+                settlements.append(Settlement(id, outcome, attempts))
+                self.states[id] = outcome.name
+            else:
+                due = self.now + data.draw(st.integers(0, 3)) + id / 1024
+                postponements.append(Postponement(id, due, attempts + 1, self.now - 1.5, attempts))
+                self.states[id], self.dues[id], self.tries[id] = "waiting", due, (attempts + 1, self.now - 1.5)
             self.attempts[id] += attempts
             self.claimed.remove(id)
+        self.ledger.settle(settlements, paths, postponements)
+        self.feeds |= paths
 
-    @rule(data=st.data())
-    def settle_what_cannot_be(self, data):
+    @rule(data=st.data(), is_postponed=st.booleans())
+    def settle_what_cannot_be(self, data, is_postponed):
         """All of a checkpoint or nothing of it, feeds included."""
         done = [id for id, state in self.states.items() if state != PENDING]
         wrong = data.draw(st.sampled_from([*done, len(self.states) + 1]))
-        with pytest.raises(ValueError, match=f"target {wrong} cannot be settled as fetched"):
-            self.ledger.settle(
-                [Settlement(id, OUTCOMES[0], 1) for id in [*self.claimed, wrong]], {"/never": FeedState(1)}
-            )
+        settlements = fetched(*self.claimed, *([] if is_postponed else [wrong]))
+        postponements = [Postponement(wrong, 1.5, 1, 1.5, 1)] if is_postponed else []
+        with pytest.raises(ValueError, match=f"target {wrong} cannot be entered"):
+            self.ledger.settle(settlements, {"/never": FeedState(1)}, postponements)
+
+    @rule(seconds=st.integers(0, 3))
+    def time_passes(self, seconds):
+        self.now += seconds
+
+    @rule(most=st.integers(1, 3))
+    def wake(self, most):
+        """What is due first comes first; a lane that rests goes on resting, whatever is due in it."""
+        due = sorted((due, id) for id, due in self.dues.items() if due <= self.now)[:most]
+        over = sorted((due, keys) for keys, due in self.rests.items() if due <= self.now)[:most]
+        woken = {self.keys[id] for _, id in due} - self.rests.keys() | {keys for _, keys in over}
+        found = self.ledger.lanes.wake(self.now, most)
+        for _, id in due:
+            self.states[id] = PENDING
+            del self.dues[id]
+        for _, keys in over:
+            del self.rests[keys]
+        assert sorted(found) == sorted(map(self.lane, woken))
+
+    @precondition(lambda self: self.lanes)
+    @rule(data=st.data(), seconds=st.integers(0, 3))
+    def rest(self, data, seconds):
+        keys = data.draw(st.sampled_from(sorted(self.lanes)))
+        self.rests[keys] = self.now + seconds + self.lanes[keys] / 1024
+        self.ledger.lanes.rest(self.lanes[keys], self.rests[keys])
 
     @rule(outcome=st.sampled_from(OUTCOMES[1:]), most=st.integers(1, 3), data=st.data())
     def take_up(self, outcome, most, data):
+        """It is as if they had never been tried, but for the count of their attempts."""
         after = data.draw(st.integers(0, len(self.states)))
         expected = sorted(id for id in self.of(outcome.name) if id > after)[:most]
         assert self.ledger.take_up(outcome.name, after, most) == expected
         self.states |= dict.fromkeys(expected, PENDING)
+        for id in expected:
+            self.tries.pop(id, None)
 
     @rule()
     def crash(self):
@@ -150,65 +252,171 @@ class LedgerMachine(RuleBasedStateMachine):
         self.ledger = Ledger(path)
         self.claimed.clear()
 
+    @rule()
+    def end(self):
+        """When all rests are over, all that is not claimed can be had, each once, and nothing is left."""
+        self.now += 100
+        while self.ledger.lanes.soonest is not None:
+            self.ledger.lanes.wake(self.now, 2)
+        self.states |= dict.fromkeys(self.of("waiting"), PENDING)
+        self.dues.clear()
+        self.rests.clear()
+        left = set(self.of(PENDING)) - self.claimed
+        got = []
+        while claims := claim(self.ledger, most=3):
+            got += ids(claims)
+            self.ledger.settle(fetched(*ids(claims)), {})
+        assert sorted(got) == sorted(left)
+        self.states |= dict.fromkeys(got, FETCHED)
+        self.attempts.update(got)
+
+    # -- what always holds ---------------------------------------------------------------------------------------------
+
     @invariant()
     def the_sum_holds(self):
-        assert self.ledger.tally() == Counter(self.states.values())
+        """What waits is pending, too."""
+        assert self.ledger.tally() == Counter(PENDING if s == "waiting" else s for s in self.states.values())
         assert (self.ledger.mark, self.ledger.complete) == (self.mark, self.complete)
         assert self.ledger.feeds() == self.feeds
+
+    @invariant()
+    def lanes_know_how_many_they_have(self):
+        counted = Counter(self.lanes[self.keys[id]] for id in self.of(PENDING))
+        lanes = self.ledger._db.execute("SELECT id, pending FROM lane ORDER BY id")
+        assert lanes == sorted((lane, counted[lane]) for lane in self.lanes.values())
+
+    @invariant()
+    def it_is_known_when_something_is_due(self):
+        assert self.ledger.lanes.soonest == min([*self.dues.values(), *self.rests.values()], default=None)
 
     @invariant()
     def failures_are_what_was_not_fetched(self):
         found = [failure for slice in self.ledger.failures(2) for failure in slice]
         assert all(target == targets(target.id)[0] for target, _, _ in found)
         assert {target.id: (outcome.name, attempts) for target, outcome, attempts in found} == {
-            id: (state, self.attempts[id]) for id, state in self.states.items() if state not in (PENDING, FETCHED)
+            id: (state, self.attempts[id])
+            for id, state in self.states.items()
+            if state not in (PENDING, "waiting", FETCHED)
         }
 
 
-LedgerMachine.TestCase.settings = settings(deadline=None, max_examples=40, stateful_step_count=30)
+LedgerMachine.TestCase.settings = settings(deadline=None, max_examples=40, stateful_step_count=40)
 TestLedger = LedgerMachine.TestCase
 
 
 def test_a_claim_is_the_target_that_was_loaded(ledger):
     """A claimed target has all that its row had, columns of any JSON type included."""
     target = Target(1, 7, "http://h/\u00e9", {"name": "x\0y", "n": [1, {"a": None}], "f": 0.1, "": True, "big": 10**30})
-    ledger.load([(target, None)], mark_at(1))
-    assert ledger.claim() == target
+    ledger.load([(target, A, None)], mark_at(1))
+    assert [one.target for one in claim(ledger)] == [target]
+
+
+def test_a_lane_is_what_counts_for_the_same_limits(ledger):
+    """A host with a further name is another lane than the host, or than the host with another name."""
+    rows = pending(1, 4) + pending(2, keys=C) + pending(3, keys=B) + pending(5, keys=("host:b", "other"))
+    lanes = ledger.load(rows, mark_at(5))
+    assert [(lane.keys, lane.pending) for lane in lanes] == [(A, 2), (C, 1), (B, 1), (("host:b", "other"), 1)]
+    assert [ids(ledger.lanes.targets(lane.id, 0, 10)) for lane in lanes] == [[1, 4], [2], [3], [5]]
+
+
+def test_what_is_claimed_is_given_to_nobody_else(ledger):
+    """Not until it is settled, or postponed and due; lanes of which all is claimed are not ready."""
+    (lane,) = ledger.load(pending(1, 2, 3), mark_at(3))
+    assert ids(claim(ledger, most=2)) == [1, 2]
+    assert ledger.lanes.ready(0, 10) == [lane._replace(pending=1)]
+    assert ids(claim(ledger)) == [3]
+    assert claim(ledger) == ledger.lanes.ready(0, 10) == ledger.lanes.targets(lane.id, 0, 10) == []
+    ledger.settle(fetched(3), {}, [Postponement(1, 10.0, 1, 0.5, 1)])
+    assert claim(ledger) == []
+    assert ledger.lanes.wake(9.9, 10) == []
+    assert ledger.lanes.wake(10.0, 10) == [lane._replace(pending=1)]
+    assert [(one.target.id, one.retries, one.first) for one in claim(ledger)] == [(1, 1, 0.5)]
+
+
+def test_claims_of_another_process_are_not_claimed(tmp_path):
+    """What a process that was killed had claimed the next one gets, and what it had postponed when it is due."""
+    for life in ([1, 2, 3], [1, 3], []):
+        ledger = Ledger(tmp_path / "ledger")
+        if life == [1, 2, 3]:
+            ledger.load(pending(1, 2, 3), mark_at(3))
+            assert ids(claim(ledger)) == life
+            ledger.settle([], {}, [Postponement(2, 50.0, 1, 0.5, 1)])
+        else:
+            assert ids(claim(ledger)) == [1, 3]
+            assert ledger.lanes.soonest == 50.0
+        ledger.close()
+
+
+def test_a_lane_rests_whatever_happens_to_its_targets(ledger):
+    """Loaded, postponed or taken up, they are not to be had before it has rested."""
+    (lane,) = ledger.load(pending(1, 2), mark_at(2))
+    claim(ledger)
+    ledger.lanes.rest(lane.id, 100.0)
+    ledger.settle([Settlement(2, OUTCOMES[1], 1)], {}, [Postponement(1, 10.0, 1, 0.5, 1)])
+    assert ledger.load(pending(3), mark_at(3)) == []
+    assert ledger.lanes.wake(50.0, 10) == []
+    assert ledger.take_up(OUTCOMES[1].name, 0, 10) == [2]
+    assert claim(ledger) == []
+    assert ledger.lanes.soonest == 100.0
+    assert ledger.lanes.wake(100.0, 10) == [lane._replace(pending=3)]
+    assert ids(claim(ledger)) == [1, 2, 3]
 
 
 def test_a_load_that_fails_enters_nothing(ledger):
-    """A slice of rows is entered whole or not at all, its mark included, and the ledger works on."""
-
-    def broken():
-        yield from pending(1, 2)
-        raise OSError("the disk")
-
-    with pytest.raises(OSError, match="the disk"):
-        ledger.load(broken(), mark_at(2))
+    """A slice of rows is entered whole or not at all, its mark and lanes included, and the ledger works on."""
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        ledger.load([*pending(1), (Target(2, 3, "http://h/2", {"n": object()}), B, None)], mark_at(2))
     assert ledger.tally() == {}
     assert ledger.mark == START
-    ledger.load(pending(1, 2, 3), mark_at(3))
-    assert [ledger.claim().id for _ in range(3)] == [1, 2, 3]
-    assert ledger.claim() is None
+    assert ledger.lanes.ready(0, 10) == []
+    assert [lane.pending for lane in ledger.load(pending(1, 2, 3), mark_at(3))] == [3]
+    assert ids(claim(ledger)) == [1, 2, 3]
+    assert claim(ledger) == []
 
 
-def test_nothing_scans_the_list(ledger):
-    """Neither a claim nor a settlement nor a retry scans the list, however long it is."""
-    ledger.load(pending(*range(1, 2000)), mark_at(1999))
-    statements = []
-    ledger._db._connection.set_trace_callback(statements.append)
-    ledger.settle([Settlement(ledger.claim().id, OUTCOMES[1], 1)], {})
-    ledger.take_up(OUTCOMES[1].name, 0, 10)
-    ledger.see(b"x", 1)
-    ledger._db._connection.set_trace_callback(None)
-    plans = [
-        step
-        for statement in statements
-        if not statement.startswith(("BEGIN", "COMMIT"))
-        for *_, step in ledger._db.execute(f"EXPLAIN QUERY PLAN {statement}")
-    ]
-    assert len(plans) >= 3
-    assert not [step for step in plans if step.startswith("SCAN")]
+def test_a_checkpoint_that_fails_leaves_claims_as_they_are(ledger):
+    """What it was to enter is claimed as before, and can be entered without what was wrong."""
+    (lane,) = ledger.load(pending(1, 2), mark_at(2))
+    claim(ledger, most=1)
+    with pytest.raises(ValueError, match="target 9 cannot be entered"):
+        ledger.settle(fetched(1, 9), {})
+    assert ledger.lanes.ready(0, 10) == [lane._replace(pending=1)]
+    assert ids(claim(ledger)) == [2]
+    ledger.settle(fetched(1, 2), {})
+    assert ledger.tally() == {FETCHED: 2}
+
+
+@pytest.mark.parametrize("hosts", [1, 10**6])
+def test_nothing_takes_longer_for_a_longer_list(hosts):
+    """SQLite does the same steps for a list that is ten times as long, but for a `tally`."""
+
+    def steps(rows: int) -> int:
+        ledger = Ledger()
+        ledger.load([(t, (f"host:{t.id % hosts}",), None) for t in targets(*range(1, rows))], mark_at(rows))
+        count = 0
+
+        def step() -> None:
+            nonlocal count
+            count += 1
+
+        ledger._db._connection.set_progress_handler(step, 1)
+        ledger.load(pending(rows, rows + 1, keys=("host:1",)), mark_at(rows + 1))
+        lane = ledger.lanes.ready(0, 2)[-1]
+        (first, second) = claims = [one for id in (lane.id, 1) for one in ledger.lanes.targets(id, 0, 2)][:2]
+        for one in claims:
+            ledger.lanes.claim(one)
+        failed = Settlement(first.target.id, OUTCOMES[1], 1)
+        ledger.settle([failed], {}, [Postponement(second.target.id, 10.0, 1, 0.5, 1)])
+        ledger.take_up(OUTCOMES[1].name, 0, 10)
+        ledger.lanes.rest(lane.id, 20.0)
+        assert ledger.lanes.soonest == 10.0
+        assert ledger.lanes.wake(30.0, 10)
+        ledger.see(b"x", 1)
+        ledger._db._connection.set_progress_handler(None, 1)
+        ledger.close()
+        return count
+
+    assert 100 < steps(3000) <= steps(300) + 50
 
 
 def test_fingerprints_are_seen_once(ledger):
@@ -225,7 +433,7 @@ def test_ledgers_share_nothing():
     """Two batches in one process, without job directories, have a ledger each."""
     one, other = Ledger(), Ledger()
     one.load(pending(1), mark_at(1))
-    assert other.claim() is None
+    assert other.lanes.ready(0, 10) == []
     one.close()
     other.close()
 

@@ -13,6 +13,10 @@ from tests.mockserver import MockServer
 README = (ROOT / "README.md").read_text()
 
 
+# What is in the configuration of Scrapy's own settings.
+_SCRAPYS = {"jobdir", "concurrency", "timeout", "obeys_robots", "robots_user_agent", "autothrottle", "url_length"}
+
+
 def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 
@@ -23,7 +27,7 @@ def test_settings() -> None:
     defaults = {name.lower(): eval(value) for name, value in table.items()}
     config = Config()
     assert (
-        defaults.keys() | {"jobdir", "concurrency", "host_concurrency", "slot_concurrency", "url_length"}
+        defaults.keys() | _SCRAPYS
         == vars(config).keys()
     )
     for name, value in defaults.items():

@@ -31,6 +31,7 @@ from scrapy_batcher import BatchSpider, StartError, Totals
 from scrapy_batcher.database import LedgerError
 from scrapy_batcher.failures import FailuresFile
 from scrapy_batcher.feeds import FileFeedStorage, JsonLinesItemExporter, named_feeds
+from scrapy_batcher.lanes import Lanes
 from scrapy_batcher.ledger import FeedState, Ledger
 from scrapy_batcher.output import Feed, Output
 from tests.crawling import finish, run, until, watched
@@ -825,7 +826,7 @@ def once(monkeypatch: pytest.MonkeyPatch, where: type, what: str, call: int) -> 
         (Ledger, "load", 1),
         (Ledger, "enter_feed", 1),
         (Ledger, "enter_feed", 2),
-        (Ledger, "claim", 9),
+        (Lanes, "targets", 2),
         (FailuresFile, "write", 1),
         (FailuresFile, "flush", 2),
         (FailuresFile, "clear", 1),

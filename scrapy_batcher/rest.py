@@ -10,6 +10,8 @@ from email.utils import parsedate_to_datetime
 
 from scrapy.http import Headers
 
+_ASKING = frozenset({b"Retry-After", b"Ratelimit", b"Ratelimit-Remaining"})  # as Scrapy spells them
+
 _MOST_DOUBLINGS = 1023  # a float holds no higher power of 2
 
 # Servers send fractions too, although delay-seconds has none.
@@ -32,6 +34,8 @@ def asked_rest(headers: Headers, now: float) -> float | None:
         clocks differ
     :return: seconds, 0 for a time that has passed; there is no upper limit
     """
+    if _ASKING.isdisjoint(headers):
+        return None  # most responses
     date = _unix_time(_text(headers, "Date"))
     said_at = now if date is None else date
     asked = (*_retry_after(headers, said_at), *_rate_limit(headers), *_older_rate_limit(headers, said_at))

@@ -20,12 +20,14 @@ class Lane:
     :param id: tells it from others
     :param keys: those of the limits, beside the one that all count for
     :param pending: how many are in it
+    :param each: how many seconds apart its work can begin, if each takes one second
     :param note: the number of the latest note of how long it is
     """
 
     id: Hashable
     keys: Keys
     pending: int
+    each: float = field(default=0.0, init=False, repr=False)
     note: int = field(default=0, init=False, repr=False)
 
 
@@ -67,6 +69,7 @@ class Ring(Generic[L]):
     def add(self, lane: L, *, first: bool = False) -> None:
         """Give *lane* a place in the round: the last, or the *first*."""
         self._lanes[lane.id] = lane
+        lane.each = self._limits.seconds_each(lane.keys)
         self._make_ready(lane, first=first)
 
     def remove(self, lane: L) -> None:
@@ -132,7 +135,7 @@ class Ring(Generic[L]):
         self._note_length(lane)
 
     def _length(self, lane: L) -> float:
-        return lane.pending * self._limits.seconds_each(lane.keys)
+        return lane.pending * lane.each
 
     def _note_length(self, lane: L) -> None:
         lane.note = next(self._numbers)

@@ -125,16 +125,16 @@ class SemaphoreMiddleware:
     def request_left_downloader(self, request: Request) -> None:
         self._release(request)
 
-    # These two also run for requests that never passed process_request (answered from a cache, refused before us), and
-    # for one that was cancelled while its download goes on in the background. Only a request that a middleware behind
-    # us kept from the downloader loses its permits here.
+    # These two also run for requests that never passed process_request (answered from a cache, refused before us: they
+    # lose their reservation here), and for one that was cancelled while its download goes on in the background. Only a
+    # request that a middleware behind us kept from the downloader loses its permits here.
 
     def process_response(self, request: Request, response: Response) -> Response:
-        self._release_unless_downloading(request)
+        self._end_unless_downloading(request)
         return response
 
     def process_exception(self, request: Request, exception: Exception) -> None:
-        self._release_unless_downloading(request)
+        self._end_unless_downloading(request)
         if request in self._unanswered:
             self._unanswered.discard(request)
             self._rules.hosts.failed(self._rules.host_of(request), exception)
@@ -142,9 +142,15 @@ class SemaphoreMiddleware:
     def robots_parsed(self, robotparser: RobotParser, request: Request) -> None:
         self._rules.keep_crawl_delay(request, robotparser)
 
-    def _release_unless_downloading(self, request: Request) -> None:
+    def _end_unless_downloading(self, request: Request) -> None:
         if self._permits.get(request) is False:
             self._release(request)
+        self._expect_no_more(request)
+
+    def _expect_no_more(self, request: Request) -> None:
+        if request in self._expected:
+            self._expected.discard(request)
+            self.limits.cancel(request)
 
     def _release(self, request: Request) -> None:
         if self._permits.pop(request, None) is not None:
@@ -174,8 +180,7 @@ class SemaphoreMiddleware:
                 self._release(request)
         for request in list(self._expected):
             if not self._engine.is_active(request):
-                self._expected.discard(request)
-                self.limits.cancel(request)
+                self._expect_no_more(request)
         is_anything = on_their_way or self._expected
         self._search = call_later(_SEARCH_INTERVAL, self._find_lost) if is_anything else None
 

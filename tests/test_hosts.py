@@ -286,15 +286,22 @@ def test_a_host_that_asks_again_gets_a_pace():
     assert pace(paced()) == 15 / 5
 
 
-def test_a_host_that_asks_once_gets_none():
-    """Nor does one that has answered too little in between for anything to be known."""
+def test_a_host_that_asks_once_gets_no_pace():
     world = World()
-    for answers in (10, 2):
-        world.answer(429, Retry_After="10")
-        world.clock.advance(10)
-        assert pace(world) == 0
-        for _ in range(answers if answers == 2 else 0):
-            world.answer(200)
+    world.answer(429, Retry_After="10")
+    world.clock.advance(10)
+    for _ in range(10):
+        world.answer(200)
+    assert pace(world) == 0
+
+
+def test_a_host_that_has_answered_little_between_two_rests_gets_no_pace():
+    """Nothing is known of it yet."""
+    world = World()
+    world.answer(429, Retry_After="10")
+    world.clock.advance(10)
+    for _ in range(2):
+        world.answer(200)
     world.answer(429, Retry_After="10")
     world.clock.advance(10)
     assert pace(world) == 0

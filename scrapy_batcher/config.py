@@ -186,7 +186,7 @@ def _statuses(settings: BaseSettings, name: str, default: frozenset[int]) -> fro
     value = settings.get(name)
     if value is None:
         return default
-    given = value.split(",") if isinstance(value, str) else value
+    given = [part for part in value.split(",") if part.strip()] if isinstance(value, str) else value
     if not isinstance(given, (list, tuple, set, frozenset)):
         raise ConfigError(f"{name} must be a list of HTTP statuses, not {value!r}")
     return frozenset(whole_number(name, status, 100) for status in given)
@@ -221,6 +221,9 @@ def _limits(settings: BaseSettings) -> dict[str, Limit]:
     if not boolean(settings, "AUTOTHROTTLE_ENABLED", False):
         each |= {"delay": seconds(settings, "DOWNLOAD_DELAY", 0, or_none=True), "jitter": _jitter(settings)}
     given = _dictionary(settings, "BATCHER_LIMITS")
+    for key in given:
+        if not isinstance(key, str):
+            raise ConfigError(f"BATCHER_LIMITS has the key {key!r}; a key is a name such as 'host:example.com'")
     ours = {key: (f"BATCHER_LIMITS[{key!r}]", entry) for key, entry in given.items()}
     fields: dict[str, dict[str, Any]] = {
         "*": {"concurrency": everything or math.inf} | _fields_of(*ours.pop("*", ("", {}))),

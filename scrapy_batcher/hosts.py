@@ -124,7 +124,7 @@ class Hosts:
                 trouble.pace = (trouble.until - since) / trouble.good
             trouble.pace = min(trouble.pace, self._config.rest_max)
             self._limits.pace(host, trouble.pace)
-            trouble.has_asked, trouble.good = True, 0
+            trouble.has_asked, trouble.good, trouble.failures = True, 0, 0
 
     def _relax(self, host: str) -> None:
         """*host* has answered well. It may be asked a little more often then, with each answer a little more so."""

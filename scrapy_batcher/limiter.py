@@ -100,16 +100,23 @@ class Limiter:
         if self.held + reserved >= self.capacity or (reserved and (self.limit.delay or self.pace)):
             return math.inf
         ahead = (reserved + 1 - self.limit.burst) / self.limit.rate
-        return max(0.0, self._earliest - now, self._steady + ahead - now)
+        return max(0.0, self._earliest - now, max(self._steady, now) + ahead - now)
 
     def begin(self, now: float, random: Callable[[], float]) -> None:
         """One begins, and holds a permit until `held` is counted down."""
         self.held += 1
         if self.limit.rate < math.inf:
-            self._steady = max(self._steady, now - 1 / self.limit.rate) + 1 / self.limit.rate
+            self._steady = max(self._steady, now) + 1 / self.limit.rate
         if self.limit.delay or self.pace:
             delay = self.limit.delay * max(0.0, 1 + self.limit.jitter * (2 * random() - 1))
             self.rest(now + max(delay, self.pace))
+
+    def change(self, limit: Limit, now: float) -> None:
+        """Let it be *limit* from *now* on."""
+        if self._steady > now:
+            # What the stream is behind with, it is through with at the new rate.
+            self._steady = now + (self._steady - now) * self.limit.rate / limit.rate
+        self.limit = limit
 
     def rest(self, until: float) -> None:
         """Let nothing begin before the time *until*."""

@@ -52,6 +52,7 @@ class Limiters:
     """
 
     def __init__(self, limits: Mapping[str, Limit], *, ask_first: bool, adapt: bool) -> None:
+        self._given = dict(limits)
         self._limits = dict(limits)
         self._ask_first = ask_first
         self._adapt = adapt
@@ -97,14 +98,16 @@ class Limiters:
         yield from self._limiters.items()
 
     def add(self, key: str, limit: Limit) -> Limit:
-        """The limit under *key*; that is *limit* when there was none."""
-        return self._limits.setdefault(key, limit)
+        """The limit that was given under *key*, whatever it was changed to; that is *limit* when there was none."""
+        self._limits.setdefault(key, limit)
+        return self._given.setdefault(key, limit)
 
-    def change(self, key: str, changes: Mapping[str, float]) -> None:
+    def change(self, key: str, changes: Mapping[str, float], now: float) -> None:
         """Change fields of the limit under *key*."""
         self._limits[key] = replace(self.limit(key), **changes)  # type: ignore[arg-type]  # mypy takes all for one type
-        for name, limiter in self.items() if key.endswith(":*") else ((key, self.get(key)),):
-            limiter.limit = self.limit(name)
+        family = key[:-1] if key.endswith(":*") else None
+        for name in [name for name in self._limiters if name.startswith(family)] if family else [key]:
+            self.get(name).change(self.limit(name), now)
 
     def forget(self, keys: Keys, now: float) -> None:
         """Forget the limiters under *keys* that need not be kept; and when there are many, all such."""

@@ -29,9 +29,8 @@ class _Waiter:
 
 
 class Limits:
-    """Who holds permits of which limits, who waits for some, and who is about to come for them.
-
-    Keeping the borrowers instead of a count is the idea of Trio's ``CapacityLimiter``.
+    """Who holds permits of which limits, who waits for some, and who is about to come for them. Keeping the borrowers
+    instead of a count is the idea of Trio's ``CapacityLimiter``.
 
     A holder is whatever can be hashed; for us it is a request, by identity. *keys* are those it counts for beside
     `TOTAL`, which all do. Who came first is served first, unless it waits for a key that others do not need.
@@ -87,13 +86,14 @@ class Limits:
                 waits.append(limiter.wait(now, reserved=limiter.reserved))
         return max(waits)
 
-    def seconds_each(self, keys: Keys) -> float:
-        """How many seconds apart downloads for *keys* can begin in the long run, if each takes one second."""
-        return max((self.limit(key).seconds_each for key in keys), default=0.0)
-
     def reserve(self, ticket: Hashable, keys: Keys) -> bool:
         """Count in, from now on, that *ticket* is about to come for *keys*, if it would not have to wait; whether that
-        is so. A reservation is no permit: nobody waits for it, except who asks for another reservation."""
+        is so. A reservation is no permit: nobody waits for it, except who asks for another reservation.
+
+        :raises RuntimeError: when *ticket* has one already
+        """
+        if ticket in self._reserved:
+            raise RuntimeError(f"{ticket!r} already has a reservation of {self!r}")
         if self.wait(keys):
             return False
         self._reserved[ticket] = keys
@@ -103,10 +103,15 @@ class Limits:
 
     def cancel(self, ticket: Hashable) -> None:
         """End the reservation of *ticket*, if it has one."""
-        if keys := self._reserved.pop(ticket, None):
+        if (keys := self._end_reservation(ticket)) is not None:
+            self._limiters.forget(keys, self.now())
+            self._changed(keys)
+
+    def _end_reservation(self, ticket: Hashable) -> Keys | None:
+        if (keys := self._reserved.pop(ticket, None)) is not None:
             for limiter in self._limiters.of(keys):
                 limiter.reserved -= 1
-            self._changed(keys)
+        return keys
 
     async def acquire(self, holder: Hashable, keys: Keys) -> bool:
         """Wait for a permit of each of *keys*, and take them all; whether that was to be waited for. Cancelled while it
@@ -120,18 +125,16 @@ class Limits:
         if holder in self._held or holder in self._waiters:
             raise RuntimeError(f"{holder!r} already holds permits, or waits for some, of {self!r}")
         limiters = self._limiters.of(keys)
-        if reserved := self._reserved.pop(holder, ()):
-            for limiter in self._limiters.of(reserved):
-                limiter.reserved -= 1
+        reserved = self._end_reservation(holder)
         now = self.now()
         if not self._waiters and not any(limiter.wait(now) for limiter in limiters):
             self._begin(holder, keys, now)
             granted = None
         else:
             granted = self._queue(holder, keys)
-        if reserved:
+        if reserved is not None:
             self._changed(reserved)
-        if granted is None:
+        if granted is None or granted.called:
             return False
         try:
             await maybe_deferred_to_future(granted)
@@ -141,8 +144,7 @@ class Limits:
                 self.release(holder)
             else:
                 self._leave(holder)
-                self._grant()
-                self._changed(keys)
+                self._more_of(keys)
             raise
         return True
 
@@ -156,9 +158,8 @@ class Limits:
         keys = self._held.pop(holder)
         for limiter in self._limiters.of(keys):
             limiter.held -= 1
-        self._grant()
         self._limiters.forget(keys, self.now())
-        self._changed(keys)
+        self._more_of(keys)
 
     def _begin(self, holder: Hashable, keys: Keys, now: float) -> None:
         self._held[holder] = keys
@@ -176,6 +177,7 @@ class Limits:
         """Give those who wait what they can have, the first first: nobody takes a key before one who came earlier and
         waits for it. Except `TOTAL`: it is for who can use it now."""
         if not self._waiters:
+            self._set_timer(math.inf)
             return
         now = self.now()
         ahead: set[str] = set()  # what those who came earlier wait for
@@ -239,20 +241,19 @@ class Limits:
         """The host under *key* answers well: it may have as many at once as its limit says, if it has rested."""
         if (limiter := self._limiters.known(key)) and limiter.is_recovering:
             limiter.is_recovering = False
-            self._changed((key,))
+            self._more_of((key,))
 
     def known(self, key: str) -> None:
         """What had to be known of the host under *key* is: it may have as many at once as its limit says."""
         if (limiter := self._limiters.get(key)).is_new:
             limiter.is_new = False
-            self._changed((key,))
+            self._more_of((key,))
 
     def end_rest(self, key: str) -> None:
         """Let what was begun under *key* be gone on with."""
         if limiter := self._limiters.known(key):
             limiter.end_rest()
-            self._grant()
-            self._changed((key,))
+            self._more_of((key,))
 
     def width(self, key: str) -> Width | None:
         """How many at once the host under *key* was found to bear, if that is looked for."""
@@ -261,9 +262,8 @@ class Limits:
     def answered_in(self, key: str, latency: float) -> None:
         """The host under *key* has answered well, after so many seconds."""
         limiter = self._limiters.get(key)
-        if limiter.width:
-            most = limiter.limit.concurrency
-            limiter.width.answered(latency, self.now(), in_flight=limiter.held, most=most)
+        if width := limiter.width:
+            width.answered(latency, self.now(), in_flight=limiter.held, most=limiter.limit.concurrency)
 
     def change(self, key: str, **changes: float) -> None:
         """Change the limit under *key*, of which may be in use what is more than it then allows.
@@ -272,9 +272,12 @@ class Limits:
         :raises UnknownLimitError: when there is none
         :raises TypeError: when `Limit` has no such field
         """
-        self._limiters.change(key, changes)
+        self._limiters.change(key, changes, self.now())
+        self._more_of((key,))
+
+    def _more_of(self, keys: Keys) -> None:
         self._grant()
-        self._changed((key,))
+        self._changed(keys)
 
     def _changed(self, keys: Keys) -> None:
         for listener in self._listeners:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
@@ -21,13 +22,17 @@ class Lane:
     :param keys: those of the limits, beside the one that all count for
     :param pending: how many are in it
     :param each: how many seconds apart its work can begin, if each takes one second
-    :param note: the number of the latest note of how long it is
+    :param length: how long that takes, as it was noted last
+    :param note: the number of that note
+    :param aside: a number, the lower the longer it has been put aside
     """
 
     id: Hashable
     keys: Keys
     pending: int
     each: float = field(default=0.0, init=False, repr=False)
+    length: float = field(default=0.0, init=False, repr=False)
+    aside: int = field(default=0, init=False, repr=False)
     note: int = field(default=0, init=False, repr=False)
 
 
@@ -51,9 +56,10 @@ class Ring(Generic[L]):
         self._ready: OrderedDict[Hashable, L] = OrderedDict()  # in turn
         self._longest: list[tuple[float, int, L]] = []  # a heap; of each lane the latest note counts, if it is ready
         self._full: dict[str, OrderedDict[Hashable, L]] = {}  # waiting for another's end, under each of their keys
+        self._freed: dict[str, None] = {}  # keys of those, of which there may be more, in the order of that
         self._resting: list[tuple[float, int, L]] = []  # a heap, by the time when they may go on
         self._numbers = count()  # so that a heap never compares lanes
-        self._is_round = False
+        self._is_round = True  # whether the next turn is one that goes round
         limits.listen(self._changed)
 
     def close(self) -> None:
@@ -69,7 +75,7 @@ class Ring(Generic[L]):
     def add(self, lane: L, *, first: bool = False) -> None:
         """Give *lane* a place in the round: the last, or the *first*."""
         self._lanes[lane.id] = lane
-        lane.each = self._limits.seconds_each(lane.keys)
+        lane.each = max((self._limits.limit(key).seconds_each for key in lane.keys), default=0.0)
         self._make_ready(lane, first=first)
 
     def remove(self, lane: L) -> None:
@@ -83,7 +89,7 @@ class Ring(Generic[L]):
 
     def grown(self, lane: L) -> None:
         """*lane* has more to do now."""
-        if lane.id in self._ready and lane.pending & (lane.pending - 1) == 0:
+        if lane.id in self._ready and self._length(lane) >= 2 * lane.length:
             self._note_length(lane)
 
     def next(self) -> L | None:
@@ -91,10 +97,12 @@ class Ring(Generic[L]):
         if self._limits.wait(()):
             return None
         self._wake()
-        self._is_round = not self._is_round
-        while lane := self._first_in_turn() if self._is_round else self._first_by_length():
+        while self._let_in() or self._ready:
+            lane = self._first_in_turn() if self._is_round else self._first_by_length()
+            assert lane, "one is ready"
             wait = self._limits.wait(lane.keys)
             if not wait:
+                self._is_round = not self._is_round
                 return lane
             if not self._take_out(lane, wait):
                 self.put_aside(lane, wait)
@@ -104,15 +112,15 @@ class Ring(Generic[L]):
         """*lane* has had its turn, and has more to do."""
         self._ready.move_to_end(lane.id)
         self._note_length(lane)
-        # Where there was room for one there may be room for one more.
-        self._changed(lane.keys)
+        self._changed(lane.keys)  # where there was room for one there may be room for one more
 
     def put_aside(self, lane: L, seconds: float) -> None:
         """Let *lane* wait so long; without end, until another gives back what it needs."""
         self._put_out(lane)
-        if seconds < float("inf"):
+        if seconds < math.inf:
             heapq.heappush(self._resting, (self._limits.now() + seconds, next(self._numbers), lane))
         else:
+            lane.aside = next(self._numbers)
             for key in lane.keys:
                 self._full.setdefault(key, OrderedDict())[lane.id] = lane
 
@@ -120,7 +128,7 @@ class Ring(Generic[L]):
     def soonest(self) -> float:
         """Seconds until a lane may go on that rests, or until any may; infinite when that is not known."""
         everything = self._limits.wait(())
-        return everything or (self._resting[0][0] - self._limits.now() if self._resting else float("inf"))
+        return everything or (self._resting[0][0] - self._limits.now() if self._resting else math.inf)
 
     def lightest(self, number: int) -> list[L]:
         """So many of the lanes that need not wait, those that have the shortest way to go."""
@@ -138,19 +146,23 @@ class Ring(Generic[L]):
         return lane.pending * lane.each
 
     def _note_length(self, lane: L) -> None:
-        lane.note = next(self._numbers)
-        heapq.heappush(self._longest, (-self._length(lane), lane.note, lane))
-        if len(self._longest) > 100 + 8 * len(self._lanes):
-            self._longest = [note for note in self._longest if note[1] == note[2].note]
+        lane.note, lane.length = next(self._numbers), self._length(lane)
+        heapq.heappush(self._longest, (-lane.length, lane.note, lane))
+        if len(self._longest) > 100 + 8 * len(self._ready):
+            self._longest = [(length, note, lane) for length, note, lane in self._longest if self._counts(note, lane)]
             heapq.heapify(self._longest)
+
+    def _counts(self, note: int, lane: L) -> bool:
+        """Whether this is the latest note of a lane that is ready."""
+        return note == lane.note and self._ready.get(lane.id) is lane
 
     def _first_in_turn(self) -> L | None:
         return next(iter(self._ready.values()), None)
 
     def _first_by_length(self) -> L | None:
         while self._longest:
-            _, number, lane = self._longest[0]
-            if number == lane.note and self._ready.get(lane.id) is lane:
+            _, note, lane = self._longest[0]
+            if self._counts(note, lane):
                 return lane
             heapq.heappop(self._longest)
         return None
@@ -173,15 +185,25 @@ class Ring(Generic[L]):
             self._back(lane)
 
     def _changed(self, keys: Keys) -> None:
-        """Of the lanes that wait for one of *keys*, let the first go on that can."""
-        for key in keys:
-            lanes = self._full.get(key)
-            if not lanes or self._limits.wait((key,)) == float("inf"):
-                continue
-            for lane in lanes.values():
-                if self._limits.wait(lane.keys) < float("inf"):
-                    self._back(lane)
-                    break
+        self._freed.update(dict.fromkeys(key for key in keys if key in self._full))
+
+    def _let_in(self) -> bool:
+        """Of the lanes that wait for a key of which there is more, let the one that has waited longest go on, if it
+        can; whether there is one. These keys are looked at again, until none can."""
+        if first := min(
+            filter(None, map(self._first_of, list(self._freed))), key=lambda lane: lane.aside, default=None
+        ):
+            self._back(first)
+        return first is not None
+
+    def _first_of(self, key: str) -> L | None:
+        """The first lane that waits for *key* and can go on."""
+        if self._limits.wait((key,)) < math.inf:
+            for lane in self._full.get(key, {}).values():
+                if self._limits.wait(lane.keys) < math.inf:
+                    return lane
+        del self._freed[key]
+        return None
 
     def _back(self, lane: L) -> None:
         if self._lanes.get(lane.id) is lane and lane.id not in self._ready:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary, WeakValueDictionary
@@ -15,7 +15,7 @@ from scrapy.utils.httpobj import urlparse_cached
 
 from scrapy_batcher.config import Config
 from scrapy_batcher.hosts import Hosts
-from scrapy_batcher.limiters import HOST, Keys
+from scrapy_batcher.limiters import HOST, TOTAL, Keys
 from scrapy_batcher.limits import Limits
 from scrapy_batcher.rows import Target
 from scrapy_batcher.values import ConfigError
@@ -87,14 +87,16 @@ class Rules:
         host = self.host_of(request)
         limit = self.limits.limit(host)
         if delay > limit.delay * (1 - limit.jitter):
-            self.limits.change(host, delay=min(delay, self._config.retry_after_max), jitter=0.0)
+            delay = min(delay, self._config.retry_after_max)
+            longer = max(delay, limit.delay)
+            self.limits.change(host, delay=longer, jitter=1 - delay / longer)
 
     def _keys(self, host: str, names: list[str]) -> Keys:
         if not names:
             return (host,)
         for name in names:
             self.limits.limit(name)
-        return tuple(dict.fromkeys((host, *names)))
+        return tuple(dict.fromkeys(key for key in (host, *names) if key != TOTAL))
 
 
 def rules_of(crawler: Crawler, config: Config) -> Rules:
@@ -138,8 +140,12 @@ def _new_limits(config: Config) -> Limits:
 def _names(value: Any, where: str) -> Iterable[str]:
     if isinstance(value, str):
         return [value]
-    if isinstance(value, (list, tuple, set, frozenset)) and all(isinstance(name, str) for name in value):
-        return value
+    if value is None:
+        return []
+    if isinstance(value, Iterable) and not isinstance(value, (Mapping, type)):
+        names = list(value)
+        if all(isinstance(name, str) for name in names):
+            return names
     raise ValueError(f"{where} must be a list of names of limits, not {value!r}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from random import Random
 
 import pytest
 from hypothesis import given
@@ -158,35 +159,54 @@ def test_never_below_one_and_never_above_the_limit(most, answers):
         assert 1 <= width.value <= most
 
 
+def look(width: Width, latency: float = 1.0, now: float = 0.0, in_flight: int = 100) -> float:
+    """The width, after as many answers as are looked at together."""
+    for _ in range(max(10, 2 * int(width.value))):
+        width.answered(latency, now, in_flight=in_flight, most=100)
+    return width.value
+
+
 def test_a_width_doubles_in_the_beginning_and_then_grows_by_one():
-    """In each round, that is when as many have answered as may be at once."""
-    width, rounds = Width(), []
-    for number in range(8):
-        if number == 4:
-            width.cut(4.0)
-        rounds.append(round(width.value))
-        for _ in range(rounds[-1]):
-            width.answered(1.0, float(number), in_flight=100, most=100)
-    assert rounds == [1, 2, 4, 8, 8, 9, 10, 11]
+    """From one look to the next."""
+    width = Width()
+    assert [look(width, now=float(number)) for number in range(3)] == [2, 4, 8]
+    width.cut(4.0)
+    assert [look(width, now=float(number)) for number in range(5, 8)] == [5, 6, 7]
 
 
 def test_a_width_that_is_not_used_does_not_grow():
     """What was not tried is not known."""
     width = Width()
-    for _ in range(4):
-        width.answered(1.0, 0.0, in_flight=4, most=100)
-    for _ in range(100):
-        width.answered(1.0, 0.0, in_flight=4, most=100)
-    assert width.value == 5
+    look(width)
+    look(width)
+    assert [look(width, in_flight=3) for _ in range(3)] == [4, 4, 4]
 
 
 def test_what_was_under_way_together_cuts_once():
     """Many bad answers of one moment are one word."""
     width = Width()
-    for _ in range(15):
-        width.answered(1.0, 0.0, in_flight=100, most=100)
+    for _ in range(4):
+        look(width)
     for _ in range(16):
         width.cut(10.0)
     assert width.value == 8
     width.cut(11.5)
     assert width.value == 4
+
+
+def test_a_host_that_answers_slower_and_slower_is_asked_for_less():
+    width = Width()
+    look(width)
+    look(width)
+    assert look(width, latency=1.4) == 8
+    assert look(width, latency=1.6, now=10.0) == 4
+
+
+def test_latencies_that_differ_do_not_keep_the_width_down():
+    """Half as long, or one and a half times, at random: that is no host which is asked too much."""
+    random = Random(7)
+    for spread in (0.2, 0.5):
+        width = Width()
+        for number in range(2000):
+            width.answered(random.uniform(1 - spread, 1 + spread), float(number), in_flight=100, most=20)
+        assert width.value >= 15

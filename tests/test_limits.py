@@ -113,10 +113,8 @@ def test_a_limit_that_allows_nothing_cannot_be_made(nonsense, complaint):
     ],
 )
 def test_a_limit_tells_how_far_apart_downloads_begin(limit, seconds):
-    """The tightest of its fields counts, and of several keys the tightest limit."""
+    """The tightest of its fields counts."""
     assert limit.seconds_each == seconds
-    limits = Limits({"host:*": Limit(delay=0.5), "name": limit})
-    assert limits.seconds_each((A, "name")) == max(0.5, seconds)
 
 
 # -- who holds, who waits ----------------------------------------------------------------------------------------------
@@ -303,7 +301,6 @@ def test_an_unknown_limit(desk, key):
         lambda: d.limits.wait((A, key)),
         lambda: d.limits.reserve("p", (A, key)),
         lambda: d.limits.limit(key),
-        lambda: d.limits.seconds_each((key,)),
         lambda: d.limits.change(key, concurrency=2),
     ):
         with pytest.raises(UnknownLimitError) as raised:

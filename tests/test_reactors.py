@@ -19,6 +19,8 @@ FILES = (
     "test_resume.py",
     "test_engine.py",
     "test_reader.py",
+    "test_named_limits.py",
+    "test_queue.py",
 )
 
 

@@ -1,7 +1,4 @@
-"""A retry goes back to the ledger and waits there, not in a worker; how often, and of what, is Scrapy's to say.
-
-tests/test_reactors.py runs this file once more on another reactor than asyncio's.
-"""
+"""A retry goes back to the ledger and waits there, not in a worker; how often, and of what, is Scrapy's to say."""
 
 from __future__ import annotations
 
@@ -11,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import scrapy
 from pytest_twisted import ensureDeferred
 from scrapy import signals
 from scrapy.downloadermiddlewares.retry import get_retry_request
@@ -167,7 +163,7 @@ class Meta(BatchSpider):
 )
 @ensureDeferred
 async def test_scrapy_s_settings(server: MockServer, urls, tmp_path, page: str, settings, expected: int) -> None:
-    """RETRY_TIMES, RETRY_ENABLED, RETRY_HTTP_CODES, RETRY_EXCEPTIONS and a request's meta mean what they do to Scrapy."""
+    """The settings RETRY_… and a request's meta mean what they do to Scrapy."""
     failures = str(tmp_path / "failures.jsonl")
     crawler = await run(Meta, urls(server.url(page)), settings, failures=failures)
     assert list(hits(server).values()) == [expected]

@@ -409,10 +409,13 @@ class RingMachine(RuleBasedStateMachine):
         self.lanes: dict[Keys, Lane] = {}
         self.aside: dict[Keys, float] = {}  # until when
         self.reserved: list[tuple[int, Keys]] = []
+        self.keys: dict[int, Keys] = {}
+        self.is_asleep = False
+        self.crowded: Keys | None = None
         self.acquiring: dict[int, Deferred[Any]] = {}
 
     @initialize(total=st.integers(1, 4), limits=st.fixed_dictionaries(dict.fromkeys((A, B, "name"), LIMITS)))
-    def begin(self, total: int, limits: dict[str, Limit]) -> None:
+    def make(self, total: int, limits: dict[str, Limit]) -> None:
         self.limits = Limits(
             {**limits, "*": Limit(total)}, now=self.clock.seconds, later=self.clock.callLater, uniform=lambda: 0.5
         )
@@ -437,23 +440,42 @@ class RingMachine(RuleBasedStateMachine):
             self.aside.pop(keys, None)
 
     @rule()
+    def sleep_or_wake_up(self) -> None:
+        """Who asks for turns may be busy."""
+        self.is_asleep = not self.is_asleep
+
+    @rule(keys=st.sampled_from(KEYS))
+    def crowd(self, keys: Keys) -> None:
+        """Let one lane be put aside when it has its turn."""
+        self.crowded = keys if keys != self.crowded else None
+
+    @invariant()
     def turns(self) -> None:
         """Who has them may begin; who may begin has one."""
+        if self.is_asleep:
+            return
         while lane := self.ring.next():
             assert self.lanes[lane.id] is lane
             assert self.aside.pop(lane.id, 0) <= self.clock.seconds()
-            claim, request = next(self.numbers), next(self.numbers)
-            assert self.limits.reserve(claim, lane.keys)
-            lane.pending -= 1
-            if lane.pending:
-                self.ring.served(lane)
+            if lane.keys == self.crowded:
+                self.ring.put_aside(lane, 0.25)
+                self.aside[lane.id] = self.clock.seconds() + 0.25
             else:
-                self.ring.remove(lane)
-                del self.lanes[lane.id]
-            self.limits.cancel(claim)
-            assert self.limits.reserve(request, lane.keys)
-            self.reserved.append((request, lane.keys))
+                self.begin(lane)
         self.nobody_is_left_out()
+
+    def begin(self, lane: Lane) -> None:
+        claim, request = next(self.numbers), next(self.numbers)
+        assert self.limits.reserve(claim, lane.keys)
+        lane.pending -= 1
+        if lane.pending:
+            self.ring.served(lane)
+        else:
+            self.ring.remove(lane)
+            del self.lanes[lane.id]
+        self.limits.cancel(claim)
+        assert self.limits.reserve(request, lane.keys)
+        self.reserved.append((request, lane.keys))
 
     def nobody_is_left_out(self) -> None:
         rests = []
@@ -462,12 +484,6 @@ class RingMachine(RuleBasedStateMachine):
             assert wait > 0, f"{lane} may begin"
             rests.append(wait)
         assert 0 < self.ring.soonest <= min((wait for wait in rests if wait < math.inf), default=math.inf)
-
-    @rule()
-    def put_aside(self) -> None:
-        if lane := self.ring.next():
-            self.ring.put_aside(lane, 0.25)
-            self.aside[lane.id] = self.clock.seconds() + 0.25
 
     @precondition(lambda self: self.reserved)
     @rule()
@@ -480,6 +496,7 @@ class RingMachine(RuleBasedStateMachine):
         self._acquire(next(self.numbers), keys)
 
     def _acquire(self, holder: int, keys: Keys) -> None:
+        self.keys[holder] = keys
         self.acquiring[holder] = Deferred.fromCoroutine(self.limits.acquire(holder, keys))
         self.acquiring[holder].addErrback(lambda failure: failure.trap(CancelledError) and None)
 
@@ -492,9 +509,8 @@ class RingMachine(RuleBasedStateMachine):
         if holder not in self.limits.statistics()["*"].holders:
             acquiring.cancel()
             return
-        for host in (A, B):
-            if is_well and holder in self.limits.statistics()[host].holders:
-                self.limits.recovered(host)
+        if is_well:
+            self.limits.recovered(self.keys[holder][0])
         self.limits.release(holder)
 
     @rule(seconds=st.sampled_from([0.125, 0.5, 4.0]))

@@ -129,7 +129,7 @@ def test_names_in_the_meta_of_a_request(names, keys):
     assert rules().keys_of(request) == ("host:a.example", *keys)
 
 
-@pytest.mark.parametrize("names", [5, None, True, b"x", ["x", 5], {"x": 1}, object])
+@pytest.mark.parametrize("names", [5, True, b"x", ["x", 5], {"x": 1}, object])
 def test_what_are_no_names(names):
     """They are a mistake that is said, with the place where they are."""
     complaint = f"request.meta['batcher_limits'] must be a list of names of limits, not {names!r}"
@@ -256,7 +256,7 @@ def test_a_crawl_delay_is_of_the_slot_that_the_spider_chose():
 # -- limits of several spiders -----------------------------------------------------------------------------------------
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def others_are_gone() -> Iterator[None]:
     """What is shared is gone with the crawlers that have it."""
     yield
@@ -282,6 +282,7 @@ def test_a_crawler_without_a_part_of_ours_has_no_limits():
         limits_of(crawler_with()[0])
 
 
+@pytest.mark.usefixtures("others_are_gone")
 def test_crawlers_have_limits_together():
     """Those that say so; each adds those that the others do not have."""
     shared = {"BATCHER_LIMITS_SHARED": True}
@@ -294,6 +295,7 @@ def test_crawlers_have_limits_together():
     assert [limits.limit(name).concurrency for name in ("x", "y", "z")] == [1, 2, 4]
 
 
+@pytest.mark.usefixtures("others_are_gone")
 @pytest.mark.parametrize(
     ("settings", "key"),
     [
@@ -313,6 +315,7 @@ def test_a_limit_that_is_another_in_another_crawler(settings, key):
     assert rules_of(*one).limits.limit(key) == theirs
 
 
+@pytest.mark.usefixtures("others_are_gone")
 def test_shared_limits_are_gone_with_the_last_crawler_that_has_them():
     """So that spiders that run one after the other can have others."""
     one = crawler_with(BATCHER_LIMITS_SHARED=True)

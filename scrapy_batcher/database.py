@@ -48,6 +48,7 @@ _CREATE = (
     )
     """,
     "CREATE INDEX lane_ready ON lane (id) WHERE pending > 0 AND due = 0",
+    "CREATE INDEX lane_long ON lane (pending) WHERE pending > 9 AND due = 0",
     "CREATE INDEX lane_due ON lane (due) WHERE due > 0",
     # Which target made a request first.
     "CREATE TABLE seen (fingerprint BLOB PRIMARY KEY, id INTEGER NOT NULL) WITHOUT ROWID",

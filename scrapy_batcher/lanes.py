@@ -21,6 +21,8 @@ RETURNING id, keys, pending, due
 
 _LANES = "SELECT id, keys, pending FROM lane WHERE pending > 0 AND due = 0 AND id > ? ORDER BY id LIMIT ?"
 
+_LONGEST = "SELECT id, keys, pending FROM lane WHERE pending > 9 AND due = 0 ORDER BY pending DESC LIMIT ?"
+
 _COUNT = "UPDATE lane SET pending = pending + ? WHERE id = ? RETURNING id, keys, pending, due"
 
 _REST_LANE = "UPDATE lane SET due = ? WHERE id = ?"
@@ -103,6 +105,10 @@ class Lanes:
             if lanes := [lane for lane in map(self._lane, found) if lane.pending]:
                 return lanes
         return []
+
+    def longest(self, most: int) -> list[LaneState]:
+        """Those of them that have the most targets: at most *most*, and none that has only a few."""
+        return [lane for lane in map(self._lane, self._db.execute(_LONGEST, (most,))) if lane.pending]
 
     def targets(self, lane: int, after: int, most: int) -> list[Claim]:
         """The first pending targets of *lane* that are not claimed, with an id above *after*: at most *most*."""

@@ -51,7 +51,7 @@ class Limiter:
     The rate is kept by the generic cell rate algorithm (ITU-T I.371): one number, the time at which a steady stream
     would be through with what was begun so far.
 
-    :param is_new: whether there is something to be known of its host yet, so that only one may be at once
+    :param is_new: whether there is something to be known yet, so that only one may be at once
     :param width: how many at once its host bears, when that is found out
     :ivar pace: seconds between the beginnings of two, beside what the limit says
     :ivar is_recovering: whether only one may be at once as its host has not answered well since it rested

@@ -14,6 +14,9 @@ TOTAL = "*"
 HOST = "host:"
 """What the key of a host, or of a download slot, begins with."""
 
+ROBOTS = "robots:"
+"""What the key of a site begins with, of which robots.txt is asked for before anything else."""
+
 Keys = tuple[str, ...]
 
 
@@ -47,14 +50,12 @@ class Limiters:
     cost nothing.
 
     :param limits: by key; one under ``name:*`` is for each key that begins with ``name:`` and has none of its own
-    :param ask_first: begin with hosts that are `Limiter.is_new`
     :param adapt: begin with hosts that have a `Width`
     """
 
-    def __init__(self, limits: Mapping[str, Limit], *, ask_first: bool, adapt: bool) -> None:
+    def __init__(self, limits: Mapping[str, Limit], *, adapt: bool) -> None:
         self._given = dict(limits)
         self._limits = dict(limits)
-        self._ask_first = ask_first
         self._adapt = adapt
         self.total = Limiter(self._limits.get(TOTAL, Limit()))
         self._limiters: dict[str, Limiter] = {}
@@ -84,9 +85,9 @@ class Limiters:
             return self.total
         limiter = self._limiters.get(key)
         if limiter is None:
-            is_host = key.startswith(HOST)
-            width = Width() if self._adapt and is_host else None
-            limiter = self._limiters[key] = Limiter(self.limit(key), is_new=self._ask_first and is_host, width=width)
+            width = Width() if self._adapt and key.startswith(HOST) else None
+            limiter = Limiter(self.limit(key), is_new=key.startswith(ROBOTS), width=width)
+            self._limiters[key] = limiter
         return limiter
 
     def of(self, keys: Keys) -> list[Limiter]:

@@ -36,7 +36,6 @@ class Limits:
     `TOTAL`, which all do. Who came first is served first, unless it waits for a key that others do not need.
 
     :param limits: by key; one under ``name:*`` is for each key that begins with ``name:`` and has none of its own
-    :param ask_first: let one request to a new host through at a time, until the host is `known`
     :param adapt: find out how many at once a host bears, below its limit
     :param now: the time in seconds
     :param later: calls a function after so many seconds
@@ -47,13 +46,12 @@ class Limits:
         self,
         limits: Mapping[str, Limit],
         *,
-        ask_first: bool = False,
         adapt: bool = False,
         now: Callable[[], float] = time.monotonic,
         later: Callable[..., Any] = call_later,
         uniform: Callable[[], float] = random.random,
     ) -> None:
-        self._limiters = Limiters(limits, ask_first=ask_first, adapt=adapt)
+        self._limiters = Limiters(limits, adapt=adapt)
         self.now = now
         self._later = later
         self._uniform = uniform
@@ -244,7 +242,7 @@ class Limits:
             self._more_of((key,))
 
     def known(self, key: str) -> None:
-        """What had to be known of the host under *key* is: it may have as many at once as its limit says."""
+        """What had to be known of the site under *key* is: it may have as many at once as its limit says."""
         if (limiter := self._limiters.get(key)).is_new:
             limiter.is_new = False
             self._more_of((key,))

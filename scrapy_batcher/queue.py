@@ -14,7 +14,7 @@ from scrapy.utils.asyncio import CallLaterResult, call_later
 
 from scrapy_batcher.config import Config
 from scrapy_batcher.engine import Engine
-from scrapy_batcher.limiters import HOST, Keys
+from scrapy_batcher.limiters import HOST, Keys, UnknownLimitError
 from scrapy_batcher.ring import Lane, Ring
 from scrapy_batcher.rules import rules_of
 from scrapy_batcher.semaphore import SemaphoreMiddleware
@@ -48,7 +48,7 @@ class LimitsPriorityQueue(DownloaderAwarePriorityQueue):
         self._timer: CallLaterResult | None = None
         self._is_waiting = False  # since a request was asked for, and none may begin
         for slot, queue in self.pqueues.items():
-            self._ring.add(Lane(slot, _keys(slot), len(queue)))
+            self._ring.add(Lane(slot, self._keys(slot), len(queue)))
         self._rules.limits.listen(self._room)
 
     def push(self, request: Request) -> None:
@@ -61,7 +61,7 @@ class LimitsPriorityQueue(DownloaderAwarePriorityQueue):
             lane.pending += 1
             self._ring.grown(lane)
         else:
-            self._ring.add(Lane(slot, _keys(slot), 1))
+            self._ring.add(Lane(slot, self._keys(slot), 1))
 
     def pop(self) -> Request | None:
         lane = self._ring.next()
@@ -96,11 +96,17 @@ class LimitsPriorityQueue(DownloaderAwarePriorityQueue):
 
     def _slot(self, request: Request) -> str:
         """What tells the queue of *request* from others: Scrapy's own download slot, unless it has further keys."""
-        try:
-            keys = self._rules.keys_of(request)
-        except ValueError:
-            keys = (self._rules.host_of(request),)  # the middleware will say what is wrong with it
+        keys = self._rules.known_keys_of(request) or (self._rules.host_of(request),)
         return "\n".join((keys[0].removeprefix(HOST), *keys[1:]))
+
+    def _keys(self, slot: str) -> Keys:
+        host, *names = slot.split("\n")
+        try:
+            for name in names:
+                self._rules.limits.limit(name)
+        except UnknownLimitError:  # of an earlier run: the middleware will say so, of each request
+            names = []
+        return (HOST + host, *names)
 
     def _wait_if(self, is_waiting: bool) -> None:
         """The engine asks again when a download ends; when time or another spider makes room, it has to be told."""
@@ -117,8 +123,3 @@ class LimitsPriorityQueue(DownloaderAwarePriorityQueue):
 
     def _ask(self) -> None:
         self._engine.ask_scheduler()
-
-
-def _keys(slot: str) -> Keys:
-    host, *names = slot.split("\n")
-    return (HOST + host, *names)

@@ -15,7 +15,8 @@ from scrapy.utils.httpobj import urlparse_cached
 
 from scrapy_batcher.config import Config
 from scrapy_batcher.hosts import Hosts
-from scrapy_batcher.limiters import HOST, TOTAL, Keys
+from scrapy_batcher.limiter import Limit
+from scrapy_batcher.limiters import HOST, ROBOTS, TOTAL, Keys
 from scrapy_batcher.limits import Limits
 from scrapy_batcher.rows import Target
 from scrapy_batcher.values import ConfigError
@@ -42,6 +43,7 @@ class Rules:
         self.limits = limits
         self.hosts = Hosts(config, limits)
         self._config = config
+        self._obeys = config.obeys_robots
 
     def host_of(self, request: Request) -> str:
         """The key of where *request* goes: its URL's host, or the download slot that its spider chose."""
@@ -57,14 +59,28 @@ class Rules:
         names = list(_names(request.meta.get(LIMITS_KEY, ()), f"request.meta[{LIMITS_KEY!r}]"))
         if function := self._config.limits_function:
             names += _names(function(request), "what BATCHER_LIMITS_FUNCTION returns")
-        return self._keys(self.host_of(request), names)
+        robots = self._obeys and not request.meta.get("dont_obey_robotstxt")
+        return self._keys(self.host_of(request), urlparse_cached(request).netloc if robots else None, names)
+
+    def known_keys_of(self, request: Request) -> Keys:
+        """The keys that *request* counts for; none when that cannot be told: the middleware will say why."""
+        try:
+            return self.keys_of(request)
+        except Exception:  # noqa: BLE001 - of a function of the project's, which the middleware asks again
+            return ()
+
+    def passed_robots(self, request: Request) -> None:
+        """*request* has passed the middleware that asks for robots.txt: those that follow find it there."""
+        if self._obeys and not request.meta.get("dont_obey_robotstxt"):
+            self.limits.known(ROBOTS + urlparse_cached(request).netloc)
 
     def keys_for(self, target: Target) -> Keys:
         """The keys that the request for *target* will count for, as far as the list tells.
 
         :raises ValueError: when there is no limit of a name in its column
         """
-        return self._keys(HOST + _host(target.url), self.names_of(target))
+        site = _netloc(target.url) if self._obeys else None
+        return self._keys(HOST + _host(target.url), site, self.names_of(target))
 
     def names_of(self, target: Target) -> list[str]:
         """The names in the column of *target* that is for them, separated by commas."""
@@ -91,12 +107,16 @@ class Rules:
             longer = max(delay, limit.delay)
             self.limits.change(host, delay=longer, jitter=1 - delay / longer)
 
-    def _keys(self, host: str, names: list[str]) -> Keys:
+    def _keys(self, host: str, site: str | None, names: list[str]) -> Keys:
+        """
+        :param site: the network location whose robots.txt counts, if one does
+        """
+        keys = (host,) if site is None else (host, ROBOTS + site)
         if not names:
-            return (host,)
+            return keys
         for name in names:
             self.limits.limit(name)
-        return tuple(dict.fromkeys(key for key in (host, *names) if key != TOTAL))
+        return tuple(dict.fromkeys(key for key in (*keys, *names) if key != TOTAL))
 
 
 def rules_of(crawler: Crawler, config: Config) -> Rules:
@@ -134,7 +154,7 @@ def _shared_limits(config: Config) -> Limits:
 
 
 def _new_limits(config: Config) -> Limits:
-    return Limits(config.limits, ask_first=config.obeys_robots, adapt=config.adaptive)
+    return Limits({**config.limits, f"{ROBOTS}*": Limit()}, adapt=config.adaptive)
 
 
 def _names(value: Any, where: str) -> Iterable[str]:
@@ -147,6 +167,14 @@ def _names(value: Any, where: str) -> Iterable[str]:
         if all(isinstance(name, str) for name in names):
             return names
     raise ValueError(f"{where} must be a list of names of limits, not {value!r}")
+
+
+def _netloc(url: str) -> str:
+    """Host and port in *url* as a request to it will have them; empty when there are none."""
+    try:
+        return urlparse_cached(Request(url)).netloc
+    except ValueError:
+        return ""
 
 
 def _host(url: str) -> str:

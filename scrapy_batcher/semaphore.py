@@ -17,7 +17,6 @@ from scrapy.http import Response
 from scrapy.robotstxt import RobotParser
 from scrapy.utils.asyncio import CallLaterResult, call_later
 from scrapy.utils.conf import build_component_list
-from scrapy.utils.httpobj import urlparse_cached
 from scrapy.utils.misc import load_object
 from scrapy.utils.python import global_object_name
 
@@ -97,9 +96,7 @@ class SemaphoreMiddleware:
             return  # a middleware behind us sent it round again: it still has its permits
         keys = self._rules.keys_of(request)
         self._expected.discard(request)
-        if urlparse_cached(request).path != "/robots.txt":
-            # It has passed the middleware that asks for robots.txt: those that follow find it there.
-            self.limits.known(keys[0])
+        self._rules.passed_robots(request)
         started = time.monotonic()
         if await self.limits.acquire(request, keys):
             self._waited += time.monotonic() - started
@@ -123,7 +120,12 @@ class SemaphoreMiddleware:
         self._unanswered.discard(request)
 
     def request_left_downloader(self, request: Request) -> None:
-        self._release(request)
+        if request in self._unanswered and request in self._permits:
+            # It failed, and its host may have to rest before another is let through: process_exception comes next.
+            self._permits[request] = False
+            self._begin_search()
+        else:
+            self._release(request)
 
     # These two also run for requests that never passed process_request (answered from a cache, refused before us: they
     # lose their reservation here), and for one that was cancelled while its download goes on in the background. Only a
@@ -134,10 +136,10 @@ class SemaphoreMiddleware:
         return response
 
     def process_exception(self, request: Request, exception: Exception) -> None:
-        self._end_unless_downloading(request)
         if request in self._unanswered:
             self._unanswered.discard(request)
             self._rules.hosts.failed(self._rules.host_of(request), exception)
+        self._end_unless_downloading(request)
 
     def robots_parsed(self, robotparser: RobotParser, request: Request) -> None:
         self._rules.keep_crawl_delay(request, robotparser)
@@ -160,7 +162,8 @@ class SemaphoreMiddleware:
 
     def expect(self, request: Request) -> None:
         """Reserve what *request*, which is about to be downloaded, will need."""
-        if self.limits.reserve(request, self._rules.keys_of(request)):
+        keys = self._rules.known_keys_of(request)
+        if keys and self.limits.reserve(request, keys):
             self._expected.add(request)
             self._begin_search()
 

@@ -14,6 +14,7 @@ from scrapy_batcher.limits import Limits
 from scrapy_batcher.ring import Lane, Ring
 
 _LANES = 100  # lanes that are looked up at a time
+_LONGEST = 20  # lanes with the most targets that are looked up beside them
 _TARGETS = 10  # targets of a lane that are
 _TRIES = 10  # times that lanes are looked up, when none of those in the ring may begin one
 _MOST = 1000  # lanes in the ring that need not wait
@@ -165,6 +166,9 @@ class Turns:
             self._news = True
             for light in self._ring.lightest(len(found)):
                 self._ring.remove(light)
+        for state in self._lanes.longest(_LONGEST):
+            if not self._ring.get(state.id):
+                self._ring.add(_Lane(state.id, state.keys, state.pending))
         for state in reversed(found):
             if lane := self._ring.get(state.id):
                 lane.pending = state.pending
@@ -183,7 +187,10 @@ class Turns:
             for state in self._lanes.wake(now, _LANES):
                 if lane := self._ring.get(state.id):
                     self._ring.remove(lane)
-                self._ring.add(_Lane(state.id, state.keys, state.pending), first=True)
+                if lane or len(self._ring) < _MOST:
+                    self._ring.add(_Lane(state.id, state.keys, state.pending), first=True)
+                else:
+                    self._is_all = False
         self._look = now if soonest <= now else min(soonest, now + _AGAIN)
 
     def _rests_long(self, lane: _Lane, seconds: float) -> bool:

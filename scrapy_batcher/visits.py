@@ -12,6 +12,7 @@ from typing import Any, cast
 
 from scrapy import Request, signals
 from scrapy.crawler import Crawler
+from scrapy.exceptions import DownloadTimeoutError
 from scrapy.http import Response
 from twisted.python.failure import Failure
 
@@ -184,8 +185,10 @@ class Visits:
         if retries_of(request) > retries_of(visit.request):
             if self._config.retry_seconds or self._engine.closing:
                 raise Postponed(request)
-        elif self._limits.wait(self._rules.keys_of(request)):
-            raise Postponed(request)
+        else:
+            self._limits.cancel(visit.request)  # of one that was answered before it came for its permits
+            if not self._limits.reserve(request, self._rules.keys_of(request)):
+                raise Postponed(request)
         visit.request = request
 
     def _fingerprint(self, request: Request) -> bytes:
@@ -194,12 +197,7 @@ class Visits:
     async def _fetch(self, visit: Visit) -> None:
         result: Response | Failure
         try:
-            result = await self._engine.download(visit.request)
-        except Postponed as postponed:
-            if not self._is_too_late(visit, postponed.request):
-                raise
-            seconds = self._config.deadline
-            result = Failure(DeadlineError(f"not fetched within {seconds:g} seconds"))  # type: ignore[no-untyped-call]  # Twisted has no types there
+            result = await self._download(visit)
         except (Exception, asyncio.CancelledError) as e:
             if isinstance(e, asyncio.CancelledError) and self._engine.closing:
                 raise  # the process is being ended
@@ -216,13 +214,28 @@ class Visits:
         finally:
             del self._scraping[result]
 
-    def _is_too_late(self, visit: Visit, request: Request) -> bool:
-        """Whether *visit* is over its deadline when it can be gone on with by *request*."""
-        if not self._config.deadline or visit.first is None:
-            return False
-        is_retry = retries_of(request) > retries_of(visit.request)
-        due = self._due(visit, retries_of(request)) if is_retry else self._clock()
-        return due >= visit.first + self._config.deadline
+    async def _download(self, visit: Visit) -> Response:
+        """The response to the request of *visit*.
+
+        :raises DeadlineError: when there is none, and will be none before the deadline
+        :raises Postponed: when it is to be gone on with later
+        """
+        self._check_deadline(visit, self._clock())
+        try:
+            return await self._engine.download(visit.request)
+        except Postponed as postponed:
+            retries = retries_of(postponed.request)
+            is_retry = retries > retries_of(visit.request)
+            self._check_deadline(visit, self._due(visit, retries) if is_retry else self._clock())
+            raise
+        except DownloadTimeoutError:
+            self._check_deadline(visit, self._clock() + _SHORTEST)
+            raise
+
+    def _check_deadline(self, visit: Visit, time: float) -> None:
+        seconds = self._config.deadline
+        if seconds and visit.first is not None and time >= visit.first + seconds:
+            raise DeadlineError(f"not fetched within {seconds:g} seconds")
 
     def _failed(self, id: int, errback: Any, failure: Failure) -> Any:
         # A copy of the request that the callback makes takes this errback along: its failures are not the visit's.

@@ -579,18 +579,18 @@ def test_who_needs_other_keys_does_not_wait_for_a_host_that_rests(desk):
     assert d.granted == ["q"]
 
 
-def test_a_new_host_is_asked_once_first(desk):
+def test_a_new_site_is_asked_once_first(desk):
     """Until what had to be known of it is known; names of one's own are not asked anything."""
-    d = desk(TWO | {"x": Limit()}, ask_first=True)
-    d.ask("p", A, "x")
-    d.ask("q", B, "x")
+    d = desk(TWO | {"x": Limit(), "robots:*": Limit()})
+    d.ask("p", "robots:a", "x")
+    d.ask("q", "robots:b", "x")
     assert d.granted == ["p", "q"]
-    assert d.limits.wait((A,)) == math.inf
-    d.limits.known(A)
-    assert d.limits.wait((A,)) == 0
-    d.ask("r", A, "x")
-    d.ask("s", A, "x")
-    d.ask("t", B, "x")
+    assert d.limits.wait(("robots:a",)) == math.inf
+    d.limits.known("robots:a")
+    assert d.limits.wait(("robots:a",)) == 0
+    d.ask("r", "robots:a", "x")
+    d.ask("s", "robots:a", "x")
+    d.ask("t", "robots:b", "x")
     assert d.granted == ["p", "q", "r"]
 
 
@@ -684,7 +684,7 @@ def test_a_change_that_cannot_be_changes_nothing(desk):
 
 def test_listeners_are_told_what_more_may_be_had_of(desk):
     """And not of what takes something."""
-    d = desk(ONE | {"x": Limit(concurrency=1)}, ask_first=True)
+    d = desk(ONE | {"x": Limit(concurrency=1), "robots:*": Limit()})
     told: list[tuple[str, ...]] = []
 
     def newly_told() -> list[tuple[str, ...]]:
@@ -710,9 +710,9 @@ def test_listeners_are_told_what_more_may_be_had_of(desk):
     d.limits.recovered(C)
     d.limits.recovered(C)
     assert newly_told() == [(C,)]
-    d.limits.known(C)
-    d.limits.known(C)
-    assert newly_told() == [(C,)]
+    d.limits.known("robots:c")
+    d.limits.known("robots:c")
+    assert newly_told() == [("robots:c",)]
     d.limits.change("host:*", concurrency=2)
     assert newly_told() == [("host:*",)]
     for seconds in (3, 5, 2):  # told of what is faster only

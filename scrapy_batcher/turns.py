@@ -86,9 +86,10 @@ class Turns:
     @property
     def soonest(self) -> float:
         """Seconds until it is worth while to ask for a claim again, though nothing has changed but the time."""
-        if not self._is_all and not self._limits.wait(()) and self._parking < _PARKED:
-            return 0.0
-        return max(0.0, min(self._ring.soonest, self._parked.soonest, self._look - self._clock()))
+        soonest = self._parked.soonest
+        if self._parking < _PARKED and not self._limits.wait(()):
+            soonest = min(soonest, self._ring.soonest, self._look - self._clock(), math.inf if self._is_all else 0.0)
+        return max(0.0, soonest)
 
     def added(self, lanes: Iterable[LaneState]) -> None:
         """*lanes* have more targets behind those they had."""

@@ -591,7 +591,7 @@ def test_a_new_site_is_asked_once_first(desk):
     d.ask("r", "robots:a", "x")
     d.ask("s", "robots:a", "x")
     d.ask("t", "robots:b", "x")
-    assert d.granted == ["p", "q", "r"]
+    assert d.granted == ["p", "q", "r", "s"]
 
 
 def test_a_raised_limit_is_for_those_who_wait(desk):

@@ -155,12 +155,12 @@ class Visits:
     def _postpone(self, visit: Visit, request: Request) -> None:
         """Go on with *visit* later, by *request*."""
         retries = retries_of(request)
-        if retries == retries_of(visit.request):
+        if retries > retries_of(visit.request):
+            first = visit.first or self._clock()  # it may have failed before it reached the downloader
+            self._books.postpone(visit.claim, self._due(visit, retries), retries, first)
+        else:
             visit.request, visit.keys = request, self._rules.keys_of(request)
             self._park(visit)
-        else:
-            assert visit.first is not None, "what is retried has been tried"
-            self._books.postpone(visit.claim, self._due(visit, retries), retries, visit.first)
 
     def _park(self, visit: Visit) -> None:
         self._parked[visit.target.id] = visit

@@ -371,3 +371,18 @@ async def test_a_target_that_is_taken_up_again_has_a_new_deadline(server: MockSe
     change_ledger(tmp_path / "job", "UPDATE target SET first = first - 3600")
     assert (await run(BatchSpider, path, settings, retry="failed")).totals.outcomes == {"fetched": 1}
     assert hits(server) == {"/flaky/a": 4}
+
+
+class Refuses:
+    """Fails once with each request, before that reaches the downloader."""
+
+    def process_request(self, request):
+        if not request.meta.get("retry_times"):
+            raise ConnectionAbortedError("not yet")
+
+
+@ensureDeferred
+async def test_a_request_that_fails_before_it_is_sent_is_retried(server: MockServer, urls) -> None:
+    settings = {"DOWNLOADER_MIDDLEWARES": {Refuses: 600}, "RETRY_EXCEPTIONS": ["builtins.ConnectionAbortedError"]}
+    crawler = await run(BatchSpider, urls(server.url("page/1")), settings)
+    assert crawler.totals.outcomes == {"fetched": 1}

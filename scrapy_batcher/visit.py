@@ -21,6 +21,7 @@ class Visit:
 
     :param request: the last request made for it: its first, or the copy that a redirect, or a retry at once, made
     :param keys: those of the limits that this request counts for
+    :param is_begun: whether a request of it has reached the downloader
     :param first: the Unix time at which its first attempt began
     :param lines: what its items became in the feeds; they are written when it is over
     :param told: whether the spider's errback was given the failure, so that it is in the log
@@ -34,6 +35,7 @@ class Visit:
     bytes: int = 0
     lines: Lines = field(default_factory=list)
     told: bool = False
+    is_begun: bool = False
     is_downloaded: bool = False
     _failure: Outcome | None = None  # the first thing that went wrong
     _dropped: Outcome | None = None

@@ -220,7 +220,12 @@ class Visits:
         :raises DeadlineError: when there is none, and will be none before the deadline
         :raises Postponed: when it is to be gone on with later
         """
-        self._check_deadline(visit, self._clock())
+        try:
+            self._check_deadline(visit, self._clock())
+        except DeadlineError:
+            if not visit.is_begun:
+                visit.request.meta["retry_times"] = visit.claim.retries - 1  # this one is not an attempt
+            raise
         try:
             return await self._engine.download(visit.request)
         except Postponed as postponed:
@@ -257,7 +262,7 @@ class Visits:
         visit = self._visit_of(request)
         if visit and request is visit.request:
             now = self._clock()
-            visit.first = visit.first or now
+            visit.first, visit.is_begun = visit.first or now, True
             if self._config.deadline:
                 left = max(visit.first + self._config.deadline - now, _SHORTEST)
                 timeout = request.meta.get("download_timeout") or left

@@ -595,9 +595,43 @@ def test_a_parked_target_waits_for_a_host_that_rests(world):
     assert [time for time, id in w.begun if id > 2] == list(range(20))
 
 
-# -- whatever happens --------------------------------------------------------------------------------------------------
+# -- when few lanes have room in memory --------------------------------------------------------------------------------
 
 FEW = {"_LANES": 2, "_TARGETS": 2, "_TRIES": 2, "_MOST": 3, "_PARKED": 4, "_PARKED_EACH": 2}
+
+
+@pytest.fixture
+def little_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in FEW.items():
+        monkeypatch.setattr(scrapy_batcher.turns, name, value)
+
+
+@pytest.mark.parametrize("comes", ["loaded", "due"])
+def test_a_lane_for_which_there_was_no_room_has_its_turn_later(world, little_room, comes):
+    """Also when the round, of which all the rest was in memory, has passed it already."""
+    w = world([Page(f"h{n}", math.inf) for n in (0, 0, 0, *[1, 2] * 9)], {"*": Limit(100), "host:*": Limit(100)})
+    w.load()
+    claims = []
+    while w.turns._ring.get(1):
+        claims.append(w.claim())
+    w.pages += [Page("h3", math.inf)] * 9
+    w.load()
+    assert len(w.turns._ring) == 3
+    if comes == "loaded":
+        w.pages.append(Page("h0", math.inf))
+        w.load()
+    else:
+        claim, page = w.under_way[1]
+        w.let_go(claim, page)
+        w.postpone(claim, 1)
+        w.enter()
+        w.clock.advance(1)
+    w.work()
+    assert len(w.under_way) == len(w.pages)
+
+
+# -- whatever happens --------------------------------------------------------------------------------------------------
+
 HOSTS = [f"h{n}" for n in range(7)]
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
-from weakref import WeakKeyDictionary, WeakValueDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 from scrapy import Request
 from scrapy.crawler import Crawler
@@ -126,8 +126,14 @@ def rules_of(crawler: Crawler, config: Config) -> Rules:
     """
     rules = _rules.get(crawler)
     if rules is None:
-        rules = _rules[crawler] = Rules(config, _shared_limits(config) if config.limits_shared else _new_limits(config))
+        limits = _shared_limits(crawler, config) if config.limits_shared else _new_limits(config)
+        rules = _rules[crawler] = Rules(config, limits)
     return rules
+
+
+def leave(crawler: Crawler) -> None:
+    """*crawler* is over: it shares its limits with nobody any more."""
+    _sharing.discard(crawler)
 
 
 def limits_of(crawler: Crawler) -> Limits:
@@ -140,16 +146,15 @@ def limits_of(crawler: Crawler) -> Limits:
 
 _rules: WeakKeyDictionary[Crawler, Rules] = WeakKeyDictionary()
 
-_shared: WeakValueDictionary[str, Limits] = WeakValueDictionary()
+_sharing: WeakSet[Crawler] = WeakSet()  # crawlers that have their limits together, until they are over
 
 
-def _shared_limits(config: Config) -> Limits:
-    limits = _shared.get("")
-    if limits is None:
-        limits = _shared[""] = _new_limits(config)
+def _shared_limits(crawler: Crawler, config: Config) -> Limits:
+    limits = next((limits_of(other) for other in _sharing), None) or _new_limits(config)
     for key, limit in config.limits.items():
         if (theirs := limits.add(key, limit)) != limit:
             raise ConfigError(f"BATCHER_LIMITS_SHARED: the limit {key!r} is {limit} here, {theirs} in another spider")
+    _sharing.add(crawler)
     return limits
 
 

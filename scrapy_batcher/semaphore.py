@@ -23,7 +23,7 @@ from scrapy.utils.python import global_object_name
 from scrapy_batcher.config import Config
 from scrapy_batcher.engine import Engine
 from scrapy_batcher.limiters import LimiterStatistics
-from scrapy_batcher.rules import Rules, rules_of
+from scrapy_batcher.rules import Rules, leave, rules_of
 from scrapy_batcher.values import ConfigError
 
 logger = logging.getLogger(__name__)
@@ -188,6 +188,7 @@ class SemaphoreMiddleware:
         self._search = call_later(_SEARCH_INTERVAL, self._find_lost) if is_anything else None
 
     def spider_closed(self) -> None:
+        leave(self._crawler)
         self._find_lost()
         if self._search:
             self._search.cancel()

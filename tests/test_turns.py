@@ -320,7 +320,7 @@ SHAPES = {
     "one host": pages(("h", 500)),
     "Zipf, the largest last": pages(*zipf(300, 200)),
     "Zipf over many hosts, the largest last": pages(*zipf(3000, 600)),
-    "many hosts, and then a large one": pages(*hosts(5000, 1), ("large", 700)),
+    "many hosts, and then a large one": pages(*hosts(3000, 1), ("large", 400)),
     "half on a host that bears one": shuffled(pages((LIMITED, 300), *hosts(30, 10))),
     "half on a host that bears one, which comes last": pages(*hosts(30, 10), (LIMITED, 300)),
     "three pages": pages(("a", 1), ("b", 2)),
@@ -435,7 +435,7 @@ def test_what_is_due_all_at_once_waits_in_the_ledger(world, tmp_path, rests):
 def test_hosts_that_wait_are_few_in_memory(world):
     """Those that rest for seconds between two pages; for longer, they are in the ledger."""
     for delay in (4, 32):
-        w = world([Page(f"h{n % 2500}", 0.25) for n in range(5000)], {"host:*": Limit(1, delay=delay)}).run()
+        w = world([Page(f"h{n % 2000}", 0.25) for n in range(4000)], {"host:*": Limit(1, delay=delay)}).run()
         assert w.now <= 1.1 * w.ideal + 1.5
         assert w.most_lanes <= 1500
 
@@ -611,9 +611,8 @@ def test_a_lane_for_which_there_was_no_room_has_its_turn_later(world, little_roo
     """Also when the round, of which all the rest was in memory, has passed it already."""
     w = world([Page(f"h{n}", math.inf) for n in (0, 0, 0, *[1, 2] * 9)], {"*": Limit(100), "host:*": Limit(100)})
     w.load()
-    claims = []
     while w.turns._ring.get(1):
-        claims.append(w.claim())
+        w.claim()
     w.pages += [Page("h3", math.inf)] * 9
     w.load()
     assert len(w.turns._ring) == 3

@@ -17,7 +17,7 @@ from scrapy_batcher.database import LedgerError
 from scrapy_batcher.failures import FailuresFile
 from scrapy_batcher.lanes import Claim, Lanes, LaneState
 from scrapy_batcher.ledger import PENDING, Ledger, Postponement, Settlement
-from scrapy_batcher.limiters import Keys
+from scrapy_batcher.limiters import Keys, UnknownLimitError
 from scrapy_batcher.lines import Mark
 from scrapy_batcher.outcome import FETCHED, Outcome, error_text, refusal
 from scrapy_batcher.output import Lines, Output
@@ -129,6 +129,8 @@ class Books:
         outcome = refusal(target, self._config)
         try:
             return target, () if outcome else self._rules.keys_for(target), outcome
+        except UnknownLimitError as e:  # a mistake in the settings: once that is mended, it can be tried again
+            return target, self._rules.site_of(target), Outcome("failed/other", error=error_text(e))
         except ValueError as e:
             return target, (), Outcome("skipped/invalid", error=error_text(e))
 

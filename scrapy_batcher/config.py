@@ -22,6 +22,7 @@ from scrapy_batcher.values import (
     number,
     path_or_none,
     seconds,
+    statuses,
     whole,
     whole_number,
 )
@@ -155,7 +156,7 @@ class Config:
             limits_shared=boolean(settings, "BATCHER_LIMITS_SHARED", cls.limits_shared),
             adaptive=boolean(settings, "BATCHER_ADAPTIVE", cls.adaptive),
             rest=boolean(settings, "BATCHER_REST", cls.rest),
-            rest_statuses=_statuses(settings, "BATCHER_REST_STATUSES", cls.rest_statuses),
+            rest_statuses=statuses(settings, "BATCHER_REST_STATUSES", cls.rest_statuses),
             rest_seconds=seconds(settings, "BATCHER_REST_SECONDS", cls.rest_seconds),
             rest_max=seconds(settings, "BATCHER_REST_MAX", cls.rest_max),
             retry_after_max=seconds(settings, "BATCHER_RETRY_AFTER_MAX", cls.retry_after_max),
@@ -180,16 +181,6 @@ def _refuse_unknown_names(settings: BaseSettings) -> None:
             near = difflib.get_close_matches(str(name), _NAMES, n=1)
             hint = f"did you mean {near[0]}?" if near else f"the settings are {', '.join(_NAMES)}"
             raise ConfigError(f"there is no setting {name}; {hint}")
-
-
-def _statuses(settings: BaseSettings, name: str, default: frozenset[int]) -> frozenset[int]:
-    value = settings.get(name)
-    if value is None:
-        return default
-    given = [part for part in value.split(",") if part.strip()] if isinstance(value, str) else value
-    if not isinstance(given, (list, tuple, set, frozenset)):
-        raise ConfigError(f"{name} must be a list of HTTP statuses, not {value!r}")
-    return frozenset(whole_number(name, status, 100) for status in given)
 
 
 def _schemes(settings: BaseSettings, default: frozenset[str]) -> frozenset[str]:
@@ -222,8 +213,10 @@ def _limits(settings: BaseSettings) -> dict[str, Limit]:
         each |= {"delay": seconds(settings, "DOWNLOAD_DELAY", 0, or_none=True), "jitter": _jitter(settings)}
     given = _dictionary(settings, "BATCHER_LIMITS")
     for key in given:
-        if not isinstance(key, str):
-            raise ConfigError(f"BATCHER_LIMITS has the key {key!r}; a key is a name such as 'host:example.com'")
+        if not isinstance(key, str) or re.fullmatch(r"\*.+|(?!host:)(?i:host):.*|host:.*(/|:\d+$).*", key):
+            raise ConfigError(
+                f"BATCHER_LIMITS has the key {key!r}; a host's is like 'host:example.com', without a port"
+            )
     ours = {key: (f"BATCHER_LIMITS[{key!r}]", entry) for key, entry in given.items()}
     fields: dict[str, dict[str, Any]] = {
         "*": {"concurrency": everything or math.inf} | _fields_of(*ours.pop("*", ("", {}))),
@@ -278,6 +271,10 @@ def _fields_of(where: str, entry: Any) -> dict[str, Any]:
     """The fields of a `Limit` that an entry of ``BATCHER_LIMITS`` sets: a dictionary, or a number of downloads."""
     if not isinstance(entry, Mapping):
         entry = {"concurrency": entry}
+    if where and (
+        not entry or ("burst" in entry and "rate" not in entry) or any(value is True for value in entry.values())
+    ):
+        raise ConfigError(f"{where} is {dict(entry)!r}, which is no limit; a burst is one of a rate")
     fields: dict[str, Any] = {}
     for name, value in entry.items():
         if name in ("concurrency", "burst"):

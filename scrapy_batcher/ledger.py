@@ -158,12 +158,15 @@ class Ledger:
     def load(self, rows: Sequence[tuple[Target, Keys, Outcome | None]], mark: Mark) -> list[LaneState]:
         """Enter *rows*, all of them or none: targets with an id that is not in the ledger yet.
 
-        :param rows: each with the keys of the limits it counts for; as pending, or with the outcome of one that is not
-            even tried
+        :param rows: each with the keys of the limits it counts for, if it may ever be pending; as pending, or with the
+            outcome of one that is not even tried
         :param mark: how far the list was read, to behind the last of them
         :returns: the lanes of those that can be claimed, with how many of *rows* each has
         """
-        pending = Counter(keys for _, keys, outcome in rows if outcome is None)
+        pending: Counter[Keys] = Counter()
+        for _, keys, outcome in rows:
+            if keys:
+                pending[keys] += outcome is None
         with self._db.transaction():
             ids, ready = self.lanes.enter(pending)
             self._db.change_many(_LOAD, (_row(target, ids.get(keys, 0), outcome) for target, keys, outcome in rows))

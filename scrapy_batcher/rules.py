@@ -60,7 +60,8 @@ class Rules:
         if function := self._config.limits_function:
             names += _names(function(request), "what BATCHER_LIMITS_FUNCTION returns")
         robots = self._obeys and not request.meta.get("dont_obey_robotstxt")
-        return self._keys(self.host_of(request), urlparse_cached(request).netloc if robots else None, names)
+        site = _site(self.host_of(request), urlparse_cached(request).netloc if robots else None)
+        return self._with_names(site, names)
 
     def known_keys_of(self, request: Request) -> Keys:
         """The keys that *request* counts for; none when that cannot be told: the middleware will say why."""
@@ -79,8 +80,11 @@ class Rules:
 
         :raises ValueError: when there is no limit of a name in its column
         """
-        site = _netloc(target.url) if self._obeys else None
-        return self._keys(HOST + _host(target.url), site, self.names_of(target))
+        return self._with_names(self.site_of(target), self.names_of(target))
+
+    def site_of(self, target: Target) -> Keys:
+        """Those of them that its URL tells."""
+        return _site(HOST + _host(target.url), _netloc(target.url) if self._obeys else None)
 
     def names_of(self, target: Target) -> list[str]:
         """The names in the column of *target* that is for them, separated by commas."""
@@ -107,16 +111,12 @@ class Rules:
             longer = max(delay, limit.delay)
             self.limits.change(host, delay=longer, jitter=1 - delay / longer)
 
-    def _keys(self, host: str, site: str | None, names: list[str]) -> Keys:
-        """
-        :param site: the network location whose robots.txt counts, if one does
-        """
-        keys = (host,) if site is None else (host, ROBOTS + site)
+    def _with_names(self, site: Keys, names: list[str]) -> Keys:
         if not names:
-            return keys
+            return site
         for name in names:
             self.limits.limit(name)
-        return tuple(dict.fromkeys(key for key in (*keys, *names) if key != TOTAL))
+        return tuple(dict.fromkeys(key for key in (*site, *names) if key != TOTAL))
 
 
 def rules_of(crawler: Crawler, config: Config) -> Rules:
@@ -172,6 +172,13 @@ def _names(value: Any, where: str) -> Iterable[str]:
         if all(isinstance(name, str) for name in names):
             return names
     raise ValueError(f"{where} must be a list of names of limits, not {value!r}")
+
+
+def _site(host: str, netloc: str | None) -> Keys:
+    """
+    :param netloc: the network location whose robots.txt counts, if one does
+    """
+    return (host,) if netloc is None else (host, ROBOTS + netloc)
 
 
 def _netloc(url: str) -> str:

@@ -100,7 +100,7 @@ class Turns:
             elif len(self._ring) < _MOST:
                 self._ring.add(_Lane(state.id, state.keys, state.pending))
             else:
-                self._is_all = False
+                self._miss()
 
     def reset(self) -> None:
         """Begin anew, as targets anywhere in the ledger became pending once more."""
@@ -191,8 +191,12 @@ class Turns:
                 if lane or len(self._ring) < _MOST:
                     self._ring.add(_Lane(state.id, state.keys, state.pending), first=True)
                 else:
-                    self._is_all = False
+                    self._miss()
         self._look = now if soonest <= now else min(soonest, now + _AGAIN)
+
+    def _miss(self) -> None:
+        """There is a lane that is not in the ring, and this round may be past it: there has to be another."""
+        self._is_all, self._news = False, True
 
     def _rests_long(self, lane: _Lane, seconds: float) -> bool:
         """Whether *lane* has to rest for so long that it waits in the ledger."""

@@ -90,3 +90,13 @@ def names(settings: BaseSettings, name: str, default: Iterable[str]) -> list[str
     if not isinstance(value, (list, tuple, set, frozenset)) or not all(isinstance(part, str) for part in value):
         raise ConfigError(f"{name} must be a list of names, not {value!r}")
     return [part.strip() for part in value]
+
+
+def statuses(settings: BaseSettings, name: str, default: frozenset[int]) -> frozenset[int]:
+    value = settings.get(name)
+    if value is None:
+        return default
+    given = [part for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+    if not isinstance(given, (list, tuple, set, frozenset)):
+        raise ConfigError(f"{name} must be a list of HTTP statuses, not {value!r}")
+    return frozenset(whole_number(name, status, 100) for status in given)

@@ -20,6 +20,7 @@ from scrapy_batcher.books import Books
 from scrapy_batcher.config import Config
 from scrapy_batcher.engine import Engine
 from scrapy_batcher.lanes import Claim
+from scrapy_batcher.limiters import UnknownLimitError
 from scrapy_batcher.opening import Batch
 from scrapy_batcher.outcome import DeadlineError, Outcome, error_text, retries_of
 from scrapy_batcher.rest import backoff
@@ -123,6 +124,8 @@ class Visits:
                 request.meta.setdefault(LIMITS_KEY, names)
             keys = self._rules.keys_of(request)
             fingerprint = self._fingerprint(request) if self._config.skip_duplicates else None
+        except UnknownLimitError as e:
+            return Outcome("failed/other", error=error_text(e))
         except ValueError as e:  # Request() refuses what is no URL
             return Outcome("skipped/invalid", error=error_text(e))
         except Exception as e:

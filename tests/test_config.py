@@ -319,3 +319,22 @@ def test_the_config_cannot_be_changed():
     """A setting is read once; nobody changes it behind the others' backs."""
     with pytest.raises(AttributeError):
         config().enabled = False
+
+
+@pytest.mark.parametrize(
+    ("key", "entry"),
+    [
+        ("HOST:*", 1),
+        ("*host", 1),
+        ("host:127.0.0.1:8765", 1),
+        ("host:http://a.example/", 1),
+        (5, 1),
+        ("host:*", {}),
+        ("host:*", {"burst": 3}),
+        ("host:*", True),
+    ],
+)
+def test_limits_that_would_limit_nothing(key: object, entry: object) -> None:
+    """They are mistakes, which are said rather than passed over."""
+    with pytest.raises(ConfigError, match="BATCHER_LIMITS"):
+        Config.from_settings(Settings({"BATCHER_LIMITS": {key: entry}}))

@@ -158,22 +158,27 @@ async def test_a_pattern_of_names(server: MockServer, tmp_path) -> None:
 
 @ensureDeferred
 async def test_an_unknown_name_in_the_list(server: MockServer, tmp_path, caplog) -> None:
-    """A row that names a limit that there is none of is skipped/invalid, with a sentence that names it."""
+    """A row that names a limit that there is none of is failed/other, with a sentence that names it; one that names
+    nothing at all is skipped/invalid. When there is such a limit, what has failed can be tried again."""
     path = tmp_path / "urls.jsonl"
     rows = [{"url": server.url(f"page/{n}"), "limits": name} for n, name in enumerate(("a", "typo", "a,typo", 7, None))]
     path.write_text("\n".join(map(json.dumps, rows)))
     settings = {"BATCHER_LIMITS": {"a": 1}, "BATCHER_LIMITS_COLUMN": "limits"}
     failures = tmp_path / "failures.jsonl"
+    settings |= {"JOBDIR": str(tmp_path / "job")}
     crawler = await run(BatchSpider, str(path), settings, failures=str(failures))
-    assert crawler.totals.outcomes == {"fetched": 2, "skipped/invalid": 3}
+    assert crawler.totals.outcomes == {"fetched": 2, "failed/other": 2, "skipped/invalid": 1}
     errors = [json.loads(line)["error"] for line in failures.read_text().splitlines()]
     assert sum("there is no limit 'typo'; give it one in BATCHER_LIMITS" in error for error in errors) == 2
     assert "there is no limit 'typo'" in caplog.text
+    settings["BATCHER_LIMITS"] = {"a": 1, "typo": 1}
+    crawler = await run(BatchSpider, str(path), settings, failures=str(failures), retry="failed")
+    assert crawler.totals.outcomes == {"fetched": 4, "skipped/invalid": 1}
 
 
 @ensureDeferred
 async def test_an_unknown_name_of_a_request(server: MockServer, urls) -> None:
-    """A request of a batch that names an unknown limit is skipped/invalid as well."""
+    """A request of a batch that names an unknown limit is failed/other as well."""
 
     class Typo(BatchSpider):
         def make_request(self, target):
@@ -183,7 +188,7 @@ async def test_an_unknown_name_of_a_request(server: MockServer, urls) -> None:
             return request
 
     crawler = await run(Typo, urls(*pages(server, ["127.0.0.1"], 3)))
-    assert crawler.totals.outcomes == {"fetched": 2, "skipped/invalid": 1}
+    assert crawler.totals.outcomes == {"fetched": 2, "failed/other": 1}
 
 
 @pytest.mark.parametrize("names", ["typo", ["a", "typo"], 7])

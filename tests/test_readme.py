@@ -26,10 +26,7 @@ def test_settings() -> None:
     table = dict(re.findall(r"^\| `BATCHER_(\w+)` \| `(.*?)` \|", README, re.MULTILINE))
     defaults = {name.lower(): eval(value) for name, value in table.items()}
     config = Config()
-    assert (
-        defaults.keys() | _SCRAPYS
-        == vars(config).keys()
-    )
+    assert defaults.keys() | _SCRAPYS == vars(config).keys()
     for name, value in defaults.items():
         assert getattr(config, name) == (type(getattr(config, name))(value) if isinstance(value, list) else value)
     for field in OPTIONAL_FIELDS:

@@ -389,6 +389,26 @@ def test_room_that_comes_when_everything_is_full_is_not_forgotten():
     assert r.turns() == "a"
 
 
+@pytest.mark.parametrize("other", [A, B])
+def test_a_lane_goes_on_behind_one_who_got_what_he_waited_for(other):
+    """By the passing of time, or when another key that he needs was given back."""
+    r = Round({A: Limit(concurrency=3, delay=1), B: Limit(concurrency=1)})
+    r.hold("one", other)
+    waiting = r.limits.acquire("two", (A, B) if other == B else (A,))
+    waiting.send(None)
+    r.add("a", A)
+    assert r.turn() is None
+    if other == B:
+        r.end("one")
+    else:
+        r.clock.advance(1)
+    assert r.holds("two")
+    assert r.turn() is None
+    r.clock.advance(1)
+    assert r.turns() == "a"
+    waiting.close()
+
+
 # -- whatever happens --------------------------------------------------------------------------------------------------
 
 KEYS = [(A,), (B,), (A, "name"), (B, "name")]

@@ -271,10 +271,8 @@ def _fields_of(where: str, entry: Any) -> dict[str, Any]:
     """The fields of a `Limit` that an entry of ``BATCHER_LIMITS`` sets: a dictionary, or a number of downloads."""
     if not isinstance(entry, Mapping):
         entry = {"concurrency": entry}
-    if where and (
-        not entry or ("burst" in entry and "rate" not in entry) or any(value is True for value in entry.values())
-    ):
-        raise ConfigError(f"{where} is {dict(entry)!r}, which is no limit; a burst is one of a rate")
+    if any(value is True for value in entry.values()):
+        raise ConfigError(f"{where} is True, where a number has to be")
     fields: dict[str, Any] = {}
     for name, value in entry.items():
         if name in ("concurrency", "burst"):

@@ -90,12 +90,14 @@ class Lanes:
         """
         texts = [("\n".join(keys), number) for keys, number in pending.items()]
         found = self._changed((_ENTER, (_hash(text), text, number)) for text, number in texts)
-        return {state.keys: state.id for state, _ in found}, [state for state, due in found if not due]
+        return {state.keys: state.id for state, _ in found}, [
+            state for state, due in found if state.pending and not due
+        ]
 
     def count(self, pending: Mapping[int, int]) -> list[LaneState]:
         """Enter that lanes have so many pending targets more; returns those that do not rest."""
         found = self._changed((_COUNT, (number, id)) for id, number in pending.items())
-        return [state for state, due in found if not due]
+        return [state for state, due in found if state.pending and not due]
 
     def ready(self, after: int, most: int) -> list[LaneState]:
         """The lanes that do not rest, and have targets that can be claimed: at most *most*, with an id above *after*.

@@ -282,8 +282,8 @@ class LedgerMachine(RuleBasedStateMachine):
     @invariant()
     def lanes_know_how_many_they_have(self):
         counted = Counter(self.lanes[self.keys[id]] for id in self.of(PENDING))
-        lanes = self.ledger._db.execute("SELECT id, pending FROM lane ORDER BY id")
-        assert lanes == sorted((lane, counted[lane]) for lane in self.lanes.values())
+        lanes = self.ledger._db.execute("SELECT id, pending FROM lane WHERE pending != 0")
+        assert dict(lanes) == dict(+counted)
 
     @invariant()
     def it_is_known_when_something_is_due(self):

@@ -28,9 +28,12 @@ OUTCOMES = (
     Outcome("failed/http-404", 404, "404 Not Found"),
     Outcome("failed/other", error="broken 'JSON'\0é"),
 )
-REFUSED = Outcome("skipped/invalid", error="it has no host")
+REFUSED = Outcome("failed/limit", error="there is no limit of that name")
+INVALID = Outcome("skipped/invalid", error="it has no host")
 OWNER = Owner("batch", "csv", "url")
 A, B, C = ("host:a",), ("host:b",), ("host:b", "a name, \u00fc")
+
+ROWS = st.tuples(st.sampled_from([A, B, C]), st.sampled_from([None, None, REFUSED])) | st.just(((), INVALID))
 
 feed_states = st.builds(FeedState, st.integers(0, 2**40), st.sampled_from([None, ["url", "ü,\n"]]), st.booleans())
 
@@ -118,18 +121,20 @@ class LedgerMachine(RuleBasedStateMachine):
 
     # -- what is done with the ledger ----------------------------------------------------------------------------------
 
-    @rule(rows=st.lists(st.tuples(st.sampled_from([A, B, C]), st.sampled_from([None, None, REFUSED])), min_size=1))
+    @rule(rows=st.lists(ROWS, min_size=1))
     def load(self, rows):
+        """Lanes are numbered as they come up, also of what may be pending later; those are returned that can be claimed
+        of."""
         ids = range(len(self.states) + 1, len(self.states) + 1 + len(rows))
         self.mark, self.complete = mark_at(ids[-1]), False
         loaded = [(target, *row) for target, row in zip(targets(*ids), rows, strict=True)]
         lanes = self.ledger.load(loaded, self.mark)
         self.states |= {target.id: outcome.name if outcome else PENDING for target, _, outcome in loaded}
         self.keys |= {target.id: keys for target, keys, _ in loaded}
-        self.lanes |= {lane.keys: lane.id for lane in lanes}
-        assert sorted(self.lanes, key=self.lanes.get) == list(self.lanes)  # numbered as they come up
-        grown = dict.fromkeys(keys for keys, outcome in rows if not outcome)
-        assert lanes == [self.lane(keys) for keys in grown if keys not in self.rests]
+        keys = dict.fromkeys(keys for keys, _ in rows if keys)
+        for one in keys:
+            self.lanes.setdefault(one, len(self.lanes) + 1)
+        assert lanes == [lane for lane in map(self.lane, keys) if lane in self.ready]
 
     @precondition(lambda self: self.states)
     @rule()
@@ -221,7 +226,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.rests[keys] = self.now + seconds + self.lanes[keys] / 1024
         self.ledger.lanes.rest(self.lanes[keys], self.rests[keys])
 
-    @rule(outcome=st.sampled_from(OUTCOMES[1:]), most=st.integers(1, 3), data=st.data())
+    @rule(outcome=st.sampled_from([*OUTCOMES[1:], REFUSED]), most=st.integers(1, 3), data=st.data())
     def take_up(self, outcome, most, data):
         """It is as if they had never been tried, but for the count of their attempts."""
         after = data.draw(st.integers(0, len(self.states)))

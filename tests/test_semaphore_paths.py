@@ -12,12 +12,13 @@ import scrapy
 from pytest_twisted import ensureDeferred
 from scrapy.crawler import Crawler
 from scrapy.exceptions import IgnoreRequest
+from scrapy.extensions.telnet import update_telnet_vars
 from scrapy.http import HtmlResponse
 from scrapy.utils.asyncio import sleep
 from scrapy.utils.defer import deferred_from_coro, maybe_deferred_to_future
 from twisted.internet.defer import Deferred
 
-from scrapy_batcher import SemaphoreMiddleware
+from scrapy_batcher import SemaphoreMiddleware, limits_of
 from tests.crawling import Pages, crawl, make_crawler, semaphore_of, until
 from tests.mockserver import MockServer
 
@@ -380,6 +381,14 @@ async def test_statistics_and_stats(server: MockServer) -> None:
     assert crawler.stats.get_value("batcher/permits/peak") == 1
     assert crawler.stats.get_value("batcher/permits/waits") == 2
     assert crawler.stats.get_value("batcher/permits/wait_seconds") > 0
+
+
+@ensureDeferred
+async def test_limits_are_at_hand_in_the_telnet_console(server: MockServer) -> None:
+    crawler = await crawl(Pages, [server.url("page/1")], settings=limits(4, 1))
+    variables: dict[str, object] = {}
+    crawler.signals.send_catch_log(update_telnet_vars, telnet_vars=variables)
+    assert variables["limits"] is limits_of(crawler) is semaphore_of(crawler).limits
 
 
 @ensureDeferred

@@ -194,8 +194,9 @@ class Limits:
             ahead.update(waiter.keys)
         deferreds = [self._leave(holder) for holder in granted]
         self._set_timer(soonest)
-        for deferred in deferreds:
+        for deferred, holder in zip(deferreds, granted, strict=True):
             deferred.callback(None)
+            self._changed(self._held.get(holder, ()))  # nobody waits before who wants these next
 
     def _leave(self, holder: Hashable) -> Deferred[None]:
         waiter = self._waiters.pop(holder)

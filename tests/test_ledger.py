@@ -156,12 +156,14 @@ class LedgerMachine(RuleBasedStateMachine):
         assert len(found) <= most
         assert found or not expected
 
-    @rule(keys=st.sampled_from([A, B, C]), most=st.integers(1, 3), data=st.data())
-    def claim(self, keys, most, data):
+    @precondition(lambda self: self.lanes)
+    @rule(most=st.integers(1, 5), data=st.data())
+    def claim(self, most, data):
         """The next of a lane, with what is known of their tries; whether they are claimed is the caller's affair."""
-        after = data.draw(st.just(0) | st.integers(0, len(self.states)))
+        keys = data.draw(st.sampled_from(sorted(self.lanes)))
+        after = data.draw(st.sampled_from([0, 0, *self.states]))
         expected = [id for id in self.due_in(keys) if id > after]
-        claims = self.ledger.lanes.targets(self.lanes.get(keys, 0), after, most)
+        claims = self.ledger.lanes.targets(self.lanes[keys], after, most)
         assert ids(claims) == expected[: len(claims)]
         assert len(claims) <= most
         assert claims or not expected
@@ -169,13 +171,13 @@ class LedgerMachine(RuleBasedStateMachine):
             assert one.target == targets(one.target.id)[0]
             assert one.lane == self.lanes[keys]
             assert (one.retries, one.first) == self.tries.get(one.target.id, (0, None))
-        for one in claims[: data.draw(st.integers(0, most))]:
+        for one in claims[: data.draw(st.sampled_from([most, most, most // 2]))]:
             self.ledger.lanes.claim(one)
             self.claimed.add(one.target.id)
 
     @rule(data=st.data(), paths=st.dictionaries(st.sampled_from(["/a", "/ü"]), feed_states))
     def settle(self, data, paths):
-        some = data.draw(st.lists(st.sampled_from(sorted(self.claimed)), unique=True)) if self.claimed else []
+        some = data.draw(st.sets(st.sampled_from(sorted(self.claimed)), min_size=1)) if self.claimed else ()
         settlements, postponements = [], []
         for id in some:
             attempts = data.draw(st.integers(0, 3))
@@ -332,10 +334,25 @@ def test_what_is_claimed_is_given_to_nobody_else(ledger):
     assert ids(claim(ledger)) == [3]
     assert claim(ledger) == ledger.lanes.ready(0, 10) == ledger.lanes.targets(lane.id, 0, 10) == []
     ledger.settle(fetched(3), {}, [Postponement(1, 10.0, 1, 0.5, 1)])
+    assert ledger.tally() == {FETCHED: 1, PENDING: 2}
     assert claim(ledger) == []
     assert ledger.lanes.wake(9.9, 10) == []
     assert ledger.lanes.wake(10.0, 10) == [lane._replace(pending=1)]
     assert [(one.target.id, one.retries, one.first) for one in claim(ledger)] == [(1, 1, 0.5)]
+
+
+def test_what_is_taken_up_has_its_tries_before_it(ledger):
+    """It is as new, but for the count of its attempts."""
+    ledger.load(pending(1), mark_at(1))
+    claim(ledger)
+    ledger.settle([], {}, [Postponement(1, 10.0, 2, 0.5, 2)])
+    ledger.lanes.wake(10.0, 1)
+    claim(ledger)
+    ledger.settle([Settlement(1, OUTCOMES[1], 1)], {})
+    assert ledger.take_up(OUTCOMES[1].name, 0, 10) == [1]
+    assert [(one.retries, one.first) for one in claim(ledger)] == [(0, None)]
+    ledger.settle([Settlement(1, OUTCOMES[1], 3)], {})
+    assert [attempts for slice in ledger.failures(9) for *_, attempts in slice] == [6]
 
 
 def test_claims_of_another_process_are_not_claimed(tmp_path):

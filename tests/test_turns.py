@@ -498,6 +498,24 @@ def test_a_postponed_target_comes_back_when_it_is_due(world):
     assert w.now <= 21
 
 
+def test_a_target_that_is_due_is_the_first_of_its_host(world):
+    """Also when another of it is under way meanwhile."""
+    w = world([Page("a", math.inf)] * 4, {"host:*": Limit(1)})
+    w.load()
+    assert w.claim().target.id == 1
+    claim, page = w.under_way[1]
+    w.let_go(claim, page)
+    w.postpone(claim, 1)
+    w.enter()
+    assert w.claim().target.id == 2
+    w.clock.advance(1)
+    for next_id in (1, 3, 4):
+        assert w.claim() is None
+        (under_way,) = w.under_way.values()
+        w.end(*under_way)
+        assert w.claim().target.id == next_id
+
+
 def test_a_postponed_target_has_its_tries_with_it(world, tmp_path):
     """Also when the job is gone on with; not before it is due."""
     w = world([Page("a")], path=tmp_path / "ledger")
@@ -627,6 +645,23 @@ def test_a_lane_for_which_there_was_no_room_has_its_turn_later(world, little_roo
         w.clock.advance(1)
     w.work()
     assert len(w.under_way) == len(w.pages)
+
+
+def test_all_begins_anew_though_a_round_was_not_over(world, little_room):
+    """`reset` in the middle of one; what was heard of by then is heard of once."""
+    w = world([Page(f"h{n}", 1.0) for n in range(9)])
+    w.load()
+    listeners = len(w.limits._listeners)
+    while w.done < 9:
+        if claim := w.claim():
+            w.end(*w.under_way[claim.target.id])
+    w.enter()
+    w.turns._place = 4
+    w.ledger.take_up(FETCHED, 0, 9)
+    w.turns.reset()
+    assert len(w.limits._listeners) == listeners
+    w.work()
+    assert len(w.under_way) == 9
 
 
 # -- whatever happens --------------------------------------------------------------------------------------------------

@@ -14,10 +14,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 from collections import defaultdict, deque
 from dataclasses import dataclass, field
 from urllib.parse import parse_qs, urlsplit
+
+from server import serve
 
 HEAD = "HTTP/1.1 {} X\r\nContent-Type: text/html; charset=utf-8\r\nContent-Length: {}\r\n{}\r\n"
 BODY = "<html><head><title>A page</title></head><body>{}</body></html>".format("x" * 940)
@@ -126,12 +127,7 @@ class Connection(asyncio.Protocol):
 
 async def main() -> None:
     Watch.now = Watch()
-    loop = asyncio.get_running_loop()
-    server = await loop.create_server(Connection, "0.0.0.0", 0, backlog=1000)
-    print(server.sockets[0].getsockname()[1], flush=True)
-    over = asyncio.Event()
-    loop.add_reader(sys.stdin, over.set)
-    await over.wait()
+    await serve(Connection)
 
 
 if __name__ == "__main__":

@@ -62,9 +62,10 @@ class Connection(asyncio.Protocol):
         Counts.in_flight -= 1
 
 
-async def main() -> None:
+async def serve(connection: type[asyncio.Protocol]) -> None:
+    """Listen on all loopback addresses, print the port, and end when stdin does."""
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(Connection, "0.0.0.0", 0, backlog=1000)
+    server = await loop.create_server(connection, "0.0.0.0", 0, backlog=1000)
     print(server.sockets[0].getsockname()[1], flush=True)
     over = asyncio.Event()
     loop.add_reader(sys.stdin, over.set)
@@ -72,4 +73,4 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    asyncio.run(serve(Connection))

@@ -36,7 +36,7 @@ class Engine:
     def hold(self) -> None:
         """Keep the engine from closing until `let_go`.
 
-        While it closes, it waits for the requests that are in its slot, and a visit has none there between a retry's
+        While it closes, it waits for the requests that are in its slot, and a visit has none there between a redirect's
         two downloads, nor on its way from the downloader to the spider. So a request of ours sits there all the time.
         """
         slot = self._crawler.engine._slot

@@ -165,8 +165,8 @@ class Lanes:
 
 
 def _hash(text: str) -> int:
-    """A number for *text*: 64 bits, so that no two lanes have the same in a list of any length. An index of them is a
-    third of one of the texts."""
+    """A number for *text*: 64 bits, so that no two lanes have the same in a list of any length. Their index is smaller
+    than one of the texts."""
     return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), byteorder="big", signed=True)
 
 

@@ -201,15 +201,15 @@ class Ledger:
         :raises ValueError: when one of them is not pending, or not in the ledger
         """
         changes = [
-            *((_SETTLE, (o.name, o.status, o.error, attempts, id)) for id, o, attempts in settlements),
-            *((_POSTPONE, (p.due, p.retries, p.first, p.attempts, p.id)) for p in postponements),
+            *((o.name, _SETTLE, (o.name, o.status, o.error, attempts, id)) for id, o, attempts in settlements),
+            *((_WAITING, _POSTPONE, (p.due, p.retries, p.first, p.attempts, p.id)) for p in postponements),
         ]
         gone: Counter[int] = Counter()
         with self._db.transaction():
-            for statement, values in changes:
+            for state, statement, values in changes:
                 found = self._db.execute(statement, values)
                 if not found:
-                    raise ValueError(f"target {values[-1]} cannot be entered as {values[0]}: it is not pending")
+                    raise ValueError(f"target {values[-1]} cannot be entered as {state}: it is not pending")
                 gone[found[0][0]] -= 1
             self.lanes.count(gone)
             self._enter_feeds(feeds)

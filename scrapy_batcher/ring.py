@@ -112,7 +112,6 @@ class Ring(Generic[L]):
         """*lane* has had its turn, and has more to do."""
         self._ready.move_to_end(lane.id)
         self._note_length(lane)
-        self._changed(lane.keys)  # where there was room for one there may be room for one more
 
     def put_aside(self, lane: L, seconds: float) -> None:
         """Let *lane* wait so long; without end, until another gives back what it needs."""

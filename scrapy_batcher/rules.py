@@ -24,7 +24,7 @@ from scrapy_batcher.values import ConfigError
 LIMITS_KEY = "batcher_limits"
 """The key of ``request.meta`` under which are the names of further limits that a request counts for."""
 
-# What most URLs begin with; the others take several times as long.
+# What most URLs begin with: for them this one look is enough.
 _ORDINARY = re.compile(r"https?://([A-Za-z0-9.-]+)(?::\d+)?(?:[/?#]|$)")
 
 #: Scrapy writes a request's host into ``meta["download_slot"]``, and what copies its meta, a redirect to another host

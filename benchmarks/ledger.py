@@ -64,7 +64,7 @@ def load(job: Path, urls: Path) -> dict[str, float]:
         if count % SYNC == 0:
             ledger.sync()
     cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
-    ledger.complete_list()
+    ledger.complete_list(ledger.mark)
     ledger.close()
     loaded = (job / "ledger.sqlite").stat().st_size
     ledger = Ledger(job / "ledger.sqlite")

@@ -8,7 +8,7 @@
 `limits_of`, `Limit`          the limits of a crawler, to be looked at and changed while it runs; one of them
 `PostponeMiddleware`          has retries wait in the ledger
 `CooperatorExtension`         N workers on one shared iterator: requests come into being one by one
-`Target`, `Source`            a row of the list, and the list
+`Target`, `Source`, `Shard`   a row of the list, the list, and a part of it for one of several processes
 `Outcome`, `Totals`           what became of a target, and of all of them
 `signals.batch_finished`      sent with the `Totals` when the last visit is over
 `StartError`                  why a batch could not start
@@ -28,6 +28,7 @@ from scrapy_batcher.queue import LimitsPriorityQueue
 from scrapy_batcher.rows import Target
 from scrapy_batcher.rules import limits_of
 from scrapy_batcher.semaphore import SemaphoreMiddleware
+from scrapy_batcher.shard import Shard
 from scrapy_batcher.sources import Source
 from scrapy_batcher.spider import BatchSpider
 
@@ -43,6 +44,7 @@ __all__ = [
     "Outcome",
     "PostponeMiddleware",
     "SemaphoreMiddleware",
+    "Shard",
     "Source",
     "StartError",
     "Target",

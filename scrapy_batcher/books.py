@@ -137,7 +137,7 @@ class Books:
     def list_ended(self) -> None:
         """Enter that the list was read to its end, if it was."""
         if not (self._source.spool and self._source.spool.is_all):
-            self._ledger.complete_list()
+            self._ledger.complete_list(self._source.mark)
         elif not self._ledger.complete:
             self._log.warning(
                 "There was nothing on stdin, and an earlier run did not read it to its end: give it the same list again"

@@ -13,6 +13,7 @@ from scrapy import Request
 from scrapy.settings import BaseSettings
 
 from scrapy_batcher.limiter import Limit
+from scrapy_batcher.shard import BY, WHOLE
 from scrapy_batcher.values import (
     ConfigError,
     boolean,
@@ -20,6 +21,7 @@ from scrapy_batcher.values import (
     name_or_none,
     names,
     number,
+    one_of,
     path_or_none,
     seconds,
     statuses,
@@ -46,6 +48,7 @@ _NAMES = (
     "BATCHER_FAILURES",
     "BATCHER_CHECKPOINT_TARGETS",
     "BATCHER_CHECKPOINT_SECONDS",
+    "BATCHER_SHARD_BY",
     "BATCHER_LIMITS",
     "BATCHER_LIMITS_COLUMN",
     "BATCHER_LIMITS_FUNCTION",
@@ -76,6 +79,7 @@ class Config:
     :param failures: ``BATCHER_FAILURES``: path of the failures file, ``None`` for none
     :param checkpoint_targets: ``BATCHER_CHECKPOINT_TARGETS``: outcomes that a crash can undo, beside what is in flight
     :param checkpoint_seconds: ``BATCHER_CHECKPOINT_SECONDS``: seconds after which outcomes are entered into the ledger
+    :param shard_by: ``BATCHER_SHARD_BY``: what keeps rows together when a list is divided among processes
     :param limits: ``BATCHER_LIMITS`` on top of ``CONCURRENT_REQUESTS``, ``CONCURRENT_REQUESTS_PER_DOMAIN``,
         ``DOWNLOAD_DELAY`` with its jitter (not with AutoThrottle, which sets delays itself) and ``DOWNLOAD_SLOTS``: by
         key, ``*`` for everything, ``host:*`` for each host, ``host:name`` for one host or download slot
@@ -111,6 +115,7 @@ class Config:
     failures: str | None = None
     checkpoint_targets: int = 1000
     checkpoint_seconds: float = 1.0
+    shard_by: str = WHOLE.by
     limits: Mapping[str, Limit] = field(default_factory=dict)
     limits_column: str | None = None
     limits_function: Callable[[Request], Iterable[str]] | None = None
@@ -150,6 +155,7 @@ class Config:
             failures=path_or_none(settings, "BATCHER_FAILURES"),
             checkpoint_targets=whole(settings, "BATCHER_CHECKPOINT_TARGETS", cls.checkpoint_targets, 1),
             checkpoint_seconds=seconds(settings, "BATCHER_CHECKPOINT_SECONDS", cls.checkpoint_seconds),
+            shard_by=one_of(settings, "BATCHER_SHARD_BY", BY, cls.shard_by),
             limits=_limits(settings),
             limits_column=name_or_none(settings, "BATCHER_LIMITS_COLUMN"),
             limits_function=function_or_none(settings, "BATCHER_LIMITS_FUNCTION"),

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-_VERSION = 1
+_VERSION = 2
 _APPLICATION = 0x73626C67  # "sblg", by which SQLite's own header tells a ledger from other databases
 
 _SQLITE = (3, 35)  # which has RETURNING
@@ -58,6 +58,8 @@ _CREATE = (
         spider TEXT NOT NULL,
         format TEXT NOT NULL,
         url_field TEXT NOT NULL,
+        shard TEXT NOT NULL,
+        shard_by TEXT NOT NULL,
         targets INTEGER NOT NULL DEFAULT 0,
         lines INTEGER NOT NULL DEFAULT 0,
         length INTEGER NOT NULL DEFAULT 0,
@@ -181,10 +183,15 @@ class Database:
         if application != _APPLICATION:
             what = "is empty" if not path.stat().st_size else "is a database, but no ledger"
             raise LedgerError(f"{path} {what}; it was left as it is: restore it, or name another JOBDIR")
-        if version > _VERSION:
+        if version != _VERSION:
+            other, remedy = (
+                ("a newer", "Upgrade scrapy-batcher")
+                if version > _VERSION
+                else ("an older", "Finish the job with that one")
+            )
             raise LedgerError(
-                f"the ledger {path} was written by a newer scrapy-batcher: it has version {version}, where this one "
-                f"knows {_VERSION}. Upgrade scrapy-batcher, or name another JOBDIR"
+                f"the ledger {path} was written by {other} scrapy-batcher: it has version {version}, where this one "
+                f"knows {_VERSION}. {remedy}, or name another JOBDIR"
             )
         # Who reads it sees what was last entered, and waits for nobody. SQLite then waits for the disk only when it
         # moves its write-ahead log into the database: in `sync`, which a thread calls.

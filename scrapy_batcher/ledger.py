@@ -14,16 +14,17 @@ from scrapy_batcher.limiters import Keys
 from scrapy_batcher.lines import START, Mark, Place
 from scrapy_batcher.outcome import FETCHED, Outcome
 from scrapy_batcher.rows import Target
+from scrapy_batcher.shard import WHOLE, Shard
 
 PENDING = "pending"  # without an outcome
 
 _WAITING = "waiting"  # without an outcome, until it is due
 
-_OWNER = "SELECT spider, format, url_field FROM list"
+_OWNER = "SELECT spider, format, url_field, shard, shard_by FROM list"
 
-_CHANGE_OWNER = "UPDATE list SET spider = ?, format = ?, url_field = ?"
+_CHANGE_OWNER = "UPDATE list SET spider = ?, format = ?, url_field = ?, shard = ?, shard_by = ?"
 
-_ENTER_OWNER = "INSERT INTO list (spider, format, url_field) VALUES (?, ?, ?)"
+_ENTER_OWNER = "INSERT INTO list (spider, format, url_field, shard, shard_by) VALUES (?, ?, ?, ?, ?)"
 
 _MARK = "SELECT targets, lines, length, crc FROM list"
 
@@ -31,7 +32,7 @@ _ENTER_MARK = "UPDATE list SET targets = ?, lines = ?, length = ?, crc = ?, comp
 
 _COMPLETE = "SELECT complete FROM list WHERE complete = 1"
 
-_ENTER_COMPLETE = "UPDATE list SET complete = 1"
+_ENTER_COMPLETE = "UPDATE list SET targets = ?, lines = ?, length = ?, crc = ?, complete = 1"
 
 _RUNNING = "SELECT running FROM list WHERE running = 1"
 
@@ -74,11 +75,17 @@ ON CONFLICT (path) DO UPDATE SET length = excluded.length, columns = excluded.co
 
 
 class Owner(NamedTuple):
-    """What a ledger belongs to: a spider, and how it reads its list."""
+    """What a ledger belongs to: a spider, how it reads its list, and which part of it.
+
+    :param shard: ``2/8``, or ``1/1`` for the whole list
+    :param shard_by: what keeps rows together in a shard
+    """
 
     spider: str
     format: str
     url_field: str
+    shard: str = str(WHOLE)
+    shard_by: str = WHOLE.by
 
 
 class Settlement(NamedTuple):
@@ -144,6 +151,13 @@ class Ledger:
         return owner
 
     @property
+    def shard(self) -> Shard:
+        """The part of the list that it is of; the whole one, if nothing has begun."""
+        for _, _, _, *shard in self._db.execute(_OWNER):
+            return Shard.parse(*shard)
+        return WHOLE
+
+    @property
     def mark(self) -> Mark:
         """How far the list was read."""
         for targets, *place in self._db.execute(_MARK):
@@ -173,9 +187,12 @@ class Ledger:
             self._db.change(_ENTER_MARK, (mark.rows, *mark.place))
         return ready
 
-    def complete_list(self) -> None:
-        """Enter that the list was read to its end."""
-        self._db.change(_ENTER_COMPLETE)
+    def complete_list(self, mark: Mark) -> None:
+        """Enter that the list was read to its end.
+
+        :param mark: how far that is: in a shard, farther than to its last row
+        """
+        self._db.change(_ENTER_COMPLETE, (mark.rows, *mark.place))
 
     def begin_run(self) -> bool:
         """Enter that a run is on its way; whether one was, which has not ended in order."""

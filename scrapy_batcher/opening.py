@@ -21,9 +21,13 @@ from scrapy_batcher.ledger import Ledger, Owner
 from scrapy_batcher.output import OutputError, outputs
 from scrapy_batcher.rows import Target
 from scrapy_batcher.rules import rules_of
+from scrapy_batcher.shard import WHOLE
 from scrapy_batcher.sources import Source, SourceError
 from scrapy_batcher.stock import take_stock
 from scrapy_batcher.values import ConfigError
+
+# What a job is refused for that has another one: the fields of an `Owner`.
+_OWNED = ("spider", "list's format", "url_field", "shard", "BATCHER_SHARD_BY")
 
 
 @runtime_checkable
@@ -64,6 +68,8 @@ def open_books(spider: Batch, crawler: Crawler, config: Config) -> Books:
             output = take_stock(ledger, jobdir.path, feeds, spider.logger) if jobdir else None
             if output:
                 outputs[crawler] = output
+            if spider.source.shard != WHOLE:
+                spider.logger.info("Shard %s of the list, by %s", spider.source.shard, spider.source.shard.by)
             if jobdir:  # last, as a refusal is no run
                 for path in jobdir.set_aside(killed=ledger.begin_run()):
                     spider.logger.info("Scrapy cannot go on with what it had kept, which is in %s now", path)
@@ -116,9 +122,10 @@ def _open_ledger(spider: Batch, path: Path | None, files: ExitStack) -> Ledger:
     """The ledger at *path*, or a temporary one, which belongs to the batch of *spider*."""
     ledger = Ledger(path)
     files.callback(ledger.close)
-    given = Owner(spider.name, spider.source.row_format, spider.source.url_field)
+    source = spider.source
+    given = Owner(spider.name, source.row_format, source.url_field, str(source.shard), source.shard.by)
     owner = ledger.belong(given)
-    for what, theirs, ours in zip(("spider", "list's format", "url_field"), owner, given, strict=True):
+    for what, theirs, ours in zip(_OWNED, owner, given, strict=True):
         if theirs != ours:
             raise refuse(f"the {what} of the job in {path} is {theirs!r}, not {ours!r}: give that, or another JOBDIR")
     return ledger

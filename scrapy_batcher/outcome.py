@@ -125,7 +125,9 @@ def failure_names(text: str) -> tuple[str, ...]:
     names = tuple(name.strip() for name in text.split(",") if name.strip())
     for name in names:
         if name != "failed" and not (name.startswith("failed/") and name != "failed/"):
-            raise ValueError(f"{name!r} is no outcome to try again: name failed, or single ones as in failed/timeout")
+            raise ValueError(
+                f"retry: {name!r} is no outcome to try again: name failed, or single ones as in failed/timeout"
+            )
     return names
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any
-from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary, WeakSet
 
 from scrapy import Request
@@ -19,13 +17,11 @@ from scrapy_batcher.limiter import Limit
 from scrapy_batcher.limiters import HOST, ROBOTS, TOTAL, Keys
 from scrapy_batcher.limits import Limits
 from scrapy_batcher.rows import Target
+from scrapy_batcher.url import host_in
 from scrapy_batcher.values import ConfigError
 
 LIMITS_KEY = "batcher_limits"
 """The key of ``request.meta`` under which are the names of further limits that a request counts for."""
-
-# What most URLs begin with: for them this one look is enough.
-_ORDINARY = re.compile(r"https?://([A-Za-z0-9.-]+)(?::\d+)?(?:[/?#]|$)")
 
 #: Scrapy writes a request's host into ``meta["download_slot"]``, and what copies its meta, a redirect to another host
 #: for one, takes that along. Beside it we write what Scrapy wrote, to tell it from a slot that a spider chose.
@@ -84,7 +80,7 @@ class Rules:
 
     def site_of(self, target: Target) -> Keys:
         """Those of them that its URL tells."""
-        return _site(HOST + _host(target.url), _netloc(target.url) if self._obeys else None)
+        return _site(HOST + host_in(target.url), _netloc(target.url) if self._obeys else None)
 
     def names_of(self, target: Target) -> list[str]:
         """The names in the column of *target* that is for them, separated by commas."""
@@ -185,16 +181,5 @@ def _netloc(url: str) -> str:
     """Host and port in *url* as a request to it will have them; empty when there are none."""
     try:
         return urlparse_cached(Request(url)).netloc
-    except ValueError:
-        return ""
-
-
-def _host(url: str) -> str:
-    """The host in *url* as a request to it will have it; empty when there is none."""
-    if match := _ORDINARY.match(url):
-        return match[1].lower()
-    try:
-        host = urlsplit(url).hostname or ""
-        return host if host.isascii() else host.encode("idna").decode()
     except ValueError:
         return ""

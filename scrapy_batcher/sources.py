@@ -14,6 +14,7 @@ from scrapy_batcher.compression import COMPRESSIONS, READ_ERRORS, decompressed
 from scrapy_batcher.lines import START, ChangedError, Lines, Mark
 from scrapy_batcher.redact import one_line
 from scrapy_batcher.rows import PARSERS, MissingColumnError, Target
+from scrapy_batcher.shard import WHOLE, Shard
 from scrapy_batcher.spool import Spool
 
 STDIN = "-"
@@ -28,20 +29,22 @@ class SourceError(Exception):
 
 
 class Source:
-    """The list at *location*: iterate over it once for its rows, invalid ones included.
+    """The list at *location*, or a shard of it: iterate over it once for its rows, invalid ones included.
 
     :param location: a path, or ``-`` for stdin
     :param format: ``txt``, ``csv``, ``tsv`` or ``jsonl``, with ``.gz``, ``.bz2``, ``.xz`` or ``.zst`` behind it when
         compressed; ``None`` takes it from the file's name
     :param url_field: the column that holds the URL (``txt`` has none)
+    :ivar shard: which of its rows are given; ``WHOLE`` for all of them
     :raises SourceError: at once, for whatever can be known before the first row: an unreadable file, an unknown
         format, a compression that is not what the name says, a missing column. Of stdin nothing is read before the
         first row is asked for, so that nobody waits for who writes it
     """
 
-    def __init__(self, location: str, format: str | None = None, url_field: str = "url") -> None:
+    def __init__(self, location: str, format: str | None = None, url_field: str = "url", shard: Shard = WHOLE) -> None:
         self.location = location
         self.url_field = url_field
+        self.shard = shard
         self.row_format, self._compression = _parse_format(location, format)
         self.spool: Spool | None = None
         self._start = START
@@ -91,7 +94,13 @@ class Source:
             for target in self._rows:
                 if self.spool and self.spool.is_all and lines.is_cut and lines.mark.place == lines.place:
                     break  # an earlier run was ended in the middle of this line, and there is no more of it now
-                yield target, lines.mark
+                if self.shard.has(target):
+                    yield target, lines.mark
+
+    @property
+    def mark(self) -> Mark:
+        """How far the list was read, rows of other shards included. To be asked for when that has ended."""
+        return self._lines.mark if self._lines else self._start
 
     def is_file(self, path: str) -> bool:
         """Whether the list is the file at *path*, by whatever name, or as stdin."""

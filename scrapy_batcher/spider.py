@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -24,6 +25,7 @@ from scrapy_batcher.errors import refuse
 from scrapy_batcher.item import make_item
 from scrapy_batcher.outcome import Outcome, attempts_of, error_text, exception_of, failure_names, outcome_of, refusal
 from scrapy_batcher.rows import Target
+from scrapy_batcher.shard import WHOLE, Shard
 from scrapy_batcher.sources import Source, SourceError
 from scrapy_batcher.values import ConfigError
 from scrapy_batcher.visits import TARGET_KEY
@@ -38,8 +40,9 @@ class BatchSpider(scrapy.Spider):
     :param format: its format, as `Source` takes it; by default what the file's name says
     :param url_field: the column that holds the URL
     :param failures: path of the failures file; by default what ``BATCHER_FAILURES`` says
+    :param shard: the part of the list that this process works on: ``2/8`` for the second of eight; by default all of it
     :param retry: outcomes that are tried again when the list is through: ``failed``, or ``failed/timeout,failed/dns``
-    :raises StartError: when there is no list, or it cannot be read
+    :raises StartError: when there is no list, or it cannot be read, or an argument is not one of these
     """
 
     name = "batch"
@@ -53,6 +56,7 @@ class BatchSpider(scrapy.Spider):
         url_field: str = "url",
         failures: str | None = None,
         retry: str = "",
+        shard: str = "1/1",
         **kwargs: Any,
     ) -> None:
         super().__init__(name, **kwargs)
@@ -60,21 +64,21 @@ class BatchSpider(scrapy.Spider):
             raise refuse("there is no list of URLs: pass -a urls=FILE, or -a urls=- for stdin")
         self.failures = failures
         try:
-            self.source = Source(urls, format, url_field)
             self.retry = failure_names(retry)
-        except SourceError as e:
+            self.source = Source(urls, format, url_field, Shard.parse(shard))
+        except (SourceError, ValueError) as e:
             raise refuse(str(e)) from e
-        except ValueError as e:
-            self.source.close()
-            raise refuse(f"retry: {e}") from e
 
     @classmethod
     def from_crawler(cls, crawler: Crawler, *args: Any, **kwargs: Any) -> BatchSpider:
         try:
-            Config.from_settings(crawler.settings)
+            config = Config.from_settings(crawler.settings)
         except ConfigError as e:
             raise refuse(str(e)) from e
-        return super().from_crawler(crawler, *args, **kwargs)
+        spider = super().from_crawler(crawler, *args, **kwargs)
+        if spider.source.shard != WHOLE:
+            spider.source.shard = replace(spider.source.shard, by=config.shard_by)
+        return spider
 
     @classmethod
     def update_settings(cls, settings: BaseSettings) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from scrapy import Request
@@ -59,6 +59,13 @@ def name_or_none(settings: BaseSettings, name: str) -> str | None:
     if value is None or isinstance(value, str):
         return value
     raise ConfigError(f"{name} must be a name, not {value!r}")
+
+
+def one_of(settings: BaseSettings, name: str, choices: Sequence[str], default: str) -> str:
+    value = settings.get(name, default)
+    if value in choices:
+        return str(value)
+    raise ConfigError(f"{name} must be one of {', '.join(choices)}, not {value!r}")
 
 
 def function_or_none(settings: BaseSettings, name: str) -> Callable[[Request], Iterable[str]] | None:

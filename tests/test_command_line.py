@@ -85,6 +85,10 @@ def test_stdin_is_read_as_it_comes(project: Project, server: MockServer) -> None
         (["urls=list.csv", "format=xlsx"], "the list list.csv has an unknown format 'xlsx'"),
         (["urls=list.csv"], "list.csv has no column 'url': its columns are 'link', 'id'"),
         (["urls=list.csv", "format=csv.gz"], "list.csv cannot be read: Not a gzipped file"),
+        (
+            ["urls=list.csv", "shard=9/8"],
+            "shard: '9/8' is none: pass -a shard=2/8 for the second of eight, from 1/8 to",
+        ),
         (["urls=list.csv", "url_field=link", "failures=list.csv"], "the failures file list.csv is the list itself"),
         (
             ["urls=list.csv", "url_field=link", "failures=no/f"],

@@ -22,6 +22,7 @@ from scrapy_batcher.limiters import Keys
 from scrapy_batcher.lines import START, Mark, Place
 from scrapy_batcher.outcome import FETCHED, Outcome
 from scrapy_batcher.rows import Target
+from scrapy_batcher.shard import WHOLE, Shard
 
 OUTCOMES = (
     Outcome(FETCHED, 200),
@@ -144,7 +145,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule()
     def read_to_its_end(self):
-        self.ledger.complete_list()
+        self.ledger.complete_list(self.mark)
         self.complete = True
 
     @rule(after=st.integers(0, 2), most=st.integers(1, 3))
@@ -504,12 +505,16 @@ def test_the_log_of_sqlite_does_not_grow(tmp_path):
         ),
         (
             ["PRAGMA user_version = 99"],
-            "was written by a newer scrapy-batcher: it has version 99, where this one knows 1. Upgrade",
+            "was written by a newer scrapy-batcher: it has version 99, where this one knows 2. Upgrade",
+        ),
+        (
+            ["PRAGMA user_version = 1"],
+            "was written by an older scrapy-batcher: it has version 1, where this one knows 2. Finish the job",
         ),
     ],
 )
 def test_another_database(tmp_path, statements, sentence):
-    """A database that is no ledger, or one of a newer version, is refused by its name, and left as it is."""
+    """A database that is no ledger, or one of another version, is refused by its name, and left as it is."""
     path = tmp_path / "ledger"
     if "cookies" not in statements[0]:
         Ledger(path).close()
@@ -524,6 +529,22 @@ def test_another_database(tmp_path, statements, sentence):
     assert sentence in str(refused.value)
     assert str(path) in str(refused.value)
     assert path.read_bytes() == before
+
+
+def test_a_list_ends_behind_its_last_row_in_a_shard(ledger):
+    """What is read of a list to its end counts as read, though no row of it was entered: it is that list from then."""
+    ledger.complete_list(mark_at(7))
+    assert (ledger.mark, ledger.complete, ledger.tally()) == (mark_at(7), True, {})
+    assert ledger.belong(OWNER._replace(shard="2/8")) == OWNER
+
+
+def test_whose_shard_it_is():
+    """A ledger tells its shard; one that nothing has begun with is of the whole list."""
+    ledger = Ledger()
+    assert ledger.shard == WHOLE
+    ledger.belong(OWNER._replace(shard="2/8", shard_by="url"))
+    assert ledger.shard == Shard(2, 8, "url")
+    ledger.close()
 
 
 def test_an_empty_file(tmp_path):

@@ -1,0 +1,20 @@
+"""The host in a URL: one name for it, whoever asks."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import urlsplit
+
+# What most URLs begin with: for them this one look is enough.
+_ORDINARY = re.compile(r"https?://([A-Za-z0-9.-]+)(?::\d+)?(?:[/?#]|$)")
+
+
+def host_in(url: str) -> str:
+    """The host in *url* as a request to it will have it; empty when there is none."""
+    if match := _ORDINARY.match(url):
+        return match[1].lower()
+    try:
+        host = urlsplit(url).hostname or ""
+        return host if host.isascii() else host.encode("idna").decode()
+    except ValueError:
+        return ""

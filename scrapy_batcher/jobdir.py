@@ -50,7 +50,7 @@ class JobDir:
 
     @property
     def ledger(self) -> Path:
-        return self.path / "ledger.sqlite"
+        return ledger_in(self.path)
 
     @property
     def _queue(self) -> Path:
@@ -82,6 +82,11 @@ class JobDir:
 
     def close(self) -> None:
         self._lock.close()
+
+
+def ledger_in(jobdir: Path) -> Path:
+    """The path of the ledger in *jobdir*; whoever only reads it needs no lock."""
+    return jobdir / "ledger.sqlite"
 
 
 def _is_json(path: Path) -> bool:

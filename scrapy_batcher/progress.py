@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from scrapy_batcher.ledger import PENDING
@@ -49,6 +50,23 @@ class Totals:
         outcomes = {name: tally[name] for name in names}
         return cls(read, outcomes, tally.get(PENDING, 0), bytes, seconds, error, fetched_before, complete)
 
+    @classmethod
+    def together(cls, parts: Iterable[Totals]) -> Totals:
+        """The totals of several jobs as those of one; of their times, the longest."""
+        parts = list(parts)
+        tally: Counter[str] = Counter()
+        for part in parts:
+            tally.update({**part.outcomes, PENDING: part.pending})
+        return cls.from_tally(
+            tally,
+            read=sum(part.read for part in parts),
+            bytes=sum(part.bytes for part in parts),
+            seconds=max((part.seconds for part in parts), default=0.0),
+            error=next((part.error for part in parts if part.error), None),
+            fetched_before=sum(part.fetched_before for part in parts),
+            complete=all(part.complete for part in parts),
+        )
+
     @property
     def fetched(self) -> int:
         return self.outcomes.get(FETCHED, 0)
@@ -70,6 +88,15 @@ class Totals:
         return sum(count for name, count in self.outcomes.items() if name.startswith(prefix))
 
 
+def table(totals: Totals) -> list[str]:
+    """The sum of *totals*, and a line for each outcome."""
+    return [
+        f"{totals.read:>10,} read = {totals.fetched:,} fetched + {totals.failed:,} failed "
+        f"+ {totals.skipped:,} skipped + {totals.pending:,} pending",
+        *(f"{count:>10,} {name}" for name, count in totals.outcomes.items()),
+    ]
+
+
 def summary(totals: Totals) -> str:
     """*totals* in a few lines, for the log."""
     fetched_now = totals.fetched - totals.fetched_before
@@ -83,9 +110,7 @@ def summary(totals: Totals) -> str:
     )
     lines = [
         f"Batch {end}",
-        f"{totals.read:>10,} read = {totals.fetched:,} fetched + {totals.failed:,} failed "
-        f"+ {totals.skipped:,} skipped + {totals.pending:,} pending",
-        *(f"{count:>10,} {name}" for name, count in totals.outcomes.items()),
+        *table(totals),
         f"{totals.seconds:>10,.2f} seconds, {rate:,.1f} pages per second, {totals.bytes:,} bytes"
         + (f" (this run, which fetched {fetched_now:,})" if totals.fetched_before else ""),
     ]

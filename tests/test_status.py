@@ -1,0 +1,238 @@
+"""``scrapy batcher status``: what the ledgers of jobs say, each and together, and what the sum lacks."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from scrapy_batcher.database import LedgerError
+from scrapy_batcher.ledger import Ledger, Owner
+from scrapy_batcher.lines import Mark, Place
+from scrapy_batcher.outcome import Outcome
+from scrapy_batcher.rows import Target
+from scrapy_batcher.status import status
+from tests.conftest import ROOT, Project, Run
+from tests.mockserver import MockServer
+from tests.test_command_line import wait_until
+
+FETCHED = Outcome("fetched", 200)
+DNS = Outcome("failed/dns")
+INVALID = Outcome("skipped/invalid")
+
+END = Mark(100, Place(100, 5000, 7))
+
+
+def job(folder: Path, *outcomes: Outcome | None, shard: str = "1/1", by: str = "host", end: Mark | None = END) -> str:
+    """A job directory with a ledger of so many targets, read to the *end* of the list if there is one."""
+    folder.mkdir()
+    ledger = Ledger(folder / "ledger.sqlite")
+    ledger.belong(Owner("batch", "txt", "url", shard, by))
+    rows = [(Target(n, n, f"http://h/{n}", {}), ("host:h",), outcome) for n, outcome in enumerate(outcomes, 1)]
+    if rows:
+        ledger.load(rows, Mark(len(rows), Place(len(rows), 10, 3)))
+    if end:
+        ledger.complete_list(end)
+    ledger.close()
+    return str(folder)
+
+
+def sharded(tmp_path: Path, *shards: str, **kwargs: object) -> list[str]:
+    return [job(tmp_path / str(n), FETCHED, shard=shard, **kwargs) for n, shard in enumerate(shards)]
+
+
+def last(jobdirs: list[str]) -> str:
+    return list(status(jobdirs))[-1]
+
+
+def test_one_job(tmp_path):
+    """A job has its name, its shard, whether it is finished, the sum and each outcome, and nothing is left behind."""
+    path = job(tmp_path / "job", FETCHED, FETCHED, DNS, INVALID, shard="2/8")
+    assert list(status([path])) == [
+        f"{path}, shard 2/8: finished",
+        "         4 read = 2 fetched + 1 failed + 1 skipped + 0 pending",
+        "         2 fetched",
+        "         1 failed/dns",
+        "         1 skipped/invalid",
+    ]
+    assert [file.name for file in (tmp_path / "job").iterdir()] == ["ledger.sqlite"]
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "end", "state"),
+    [
+        ([FETCHED], END, "finished"),
+        ([FETCHED, None], END, "not finished"),
+        ([FETCHED], None, "not finished, and the list not read to its end"),
+        ([], None, "not finished, and the list not read to its end"),
+    ],
+)
+def test_how_far_it_is(tmp_path, outcomes, end, state):
+    """A job is finished when its list was read to its end and nothing of it is pending."""
+    path = job(tmp_path / "job", *outcomes, end=end)
+    assert next(status([path])) == f"{path}: {state}"
+
+
+def test_several_jobs(tmp_path):
+    """The sum of several is that of each outcome; they are finished when all of them are."""
+    paths = [job(tmp_path / "a", FETCHED, DNS), job(tmp_path / "b", FETCHED, None, INVALID)]
+    assert list(status(paths))[-5:] == [
+        "All 2 jobs: not finished",
+        "         5 read = 2 fetched + 1 failed + 1 skipped + 1 pending",
+        "         2 fetched",
+        "         1 failed/dns",
+        "         1 skipped/invalid",
+    ]
+
+
+def test_all_shards(tmp_path):
+    """Of all shards of a list there is nothing more to say."""
+    assert last(sharded(tmp_path, "1/3", "2/3", "3/3")) == "         3 fetched"
+
+
+@pytest.mark.parametrize(
+    ("shards", "sentence"),
+    [
+        (["1/3", "3/3"], "This is not the whole list: shard 2 of 3 is not here"),
+        (["3/6", "1/6"], "This is not the whole list: shards 2, 4, 5 and 6 of 6 are not here"),
+        (["1/2", "2/2", "1/2"], "Shard 1/2 is here 2 times, and counted as often"),
+        (["1/2", "2/3"], "They are not shards of one list, which is divided into 2 by host and into 3 by host"),
+        (["1/2", "1/1"], "They are not shards of one list, which is divided into 1 by host and into 2 by host"),
+    ],
+)
+def test_what_the_sum_lacks(tmp_path, shards, sentence):
+    """It is said when the sum is not that of the list: a shard is missing, there twice, or one of something else."""
+    assert last(sharded(tmp_path, *shards)) == sentence
+
+
+def test_shards_of_different_lists(tmp_path):
+    """It is said when the shards have read different lists to their end; one that is still reading has not."""
+    paths = sharded(tmp_path, "1/3", "2/3")
+    paths.append(job(tmp_path / "reading", FETCHED, shard="3/3", end=None))
+    assert last(paths) == "         3 fetched"
+    paths[-1] = job(tmp_path / "another", FETCHED, shard="3/3", end=Mark(99, Place(99, 4990, 6)))
+    assert last(paths).startswith("They have not all read the same list, or it has grown since")
+
+
+def test_a_job_that_is_named_twice(tmp_path):
+    """A job is counted once, by whatever path."""
+    path = job(tmp_path / "job", FETCHED)
+    assert list(status([path, f"{tmp_path}/job/../job"])) == list(status([f"{tmp_path}/job/../job"]))
+
+
+def test_a_folder_without_a_job(tmp_path):
+    """A folder that has no ledger is named, and stays as it is."""
+    with pytest.raises(LedgerError, match=f"^{tmp_path} has no job in it, as there is no ledger.sqlite: name the JOB"):
+        list(status([job(tmp_path / "job", FETCHED), str(tmp_path)]))
+    assert [file.name for file in tmp_path.iterdir()] == ["job"]
+
+
+# -- the command -------------------------------------------------------------------------------------------------------
+
+
+def crawl(project: Project, number: int, *args: str) -> subprocess.Popen:
+    return project.popen(
+        *("crawl", "batch", "-a", "urls=urls.txt", "-a", f"shard={number}/3", "-o", f"items-{number}.jsonl", *args),
+        settings={"JOBDIR": f"jobs/{number}", "BATCHER_FAILURES": f"failures-{number}.jsonl"},
+        stdin=subprocess.DEVNULL,
+    )
+
+
+def finish(process: subprocess.Popen) -> None:
+    _, log = process.communicate(timeout=100)
+    assert process.returncode == 0, log.decode()
+
+
+def test_a_list_in_three_shards(project: Project, server: MockServer) -> None:
+    """Three processes at once fetch each page of a list exactly once, and their totals together are those of it."""
+    hosts = [f"127.0.0.{n}" for n in range(1, 8)]
+    pages = [server.url(f"page/{host}-{n}", host) for n in range(4) for host in hosts]
+    missing = [server.url(f"status/404?{host}", host) for host in hosts]
+    nonsense = [f"nonsense-{n}" for n in range(10)]
+    project.write("urls.txt", "".join(f"{url}\n" for url in [*pages, *missing, *nonsense]))
+    for process in [crawl(project, number) for number in (1, 2, 3)]:
+        finish(process)
+    hits = server.control()["hits"]
+    assert hits == {**{f"/page/{url.rpartition('/')[2]}": 1 for url in pages}, "/status/404": len(hosts)}
+    parts = [[item["url"] for item in project.items(f"items-{number}.jsonl")] for number in (1, 2, 3)]
+    assert Counter(url for part in parts for url in part) == Counter(pages)
+    assert all(parts), "each has some"
+    failures = [line["url"] for number in (1, 2, 3) for line in project.items(f"failures-{number}.jsonl")]
+    assert sorted(failures) == sorted([*missing, *nonsense])
+    lines = ask(project, "jobs/1", "jobs/2", "jobs/3").output.splitlines()
+    assert lines[-5:] == [
+        "All 3 jobs: finished",
+        "        45 read = 28 fetched + 7 failed + 10 skipped + 0 pending",
+        "        28 fetched",
+        "         7 failed/http-404",
+        "        10 skipped/invalid",
+    ]
+
+
+def ask(project: Project, *jobdirs: str) -> Run:
+    run = project.scrapy("batcher", "status", *jobdirs)
+    assert run.status == 0, run.log
+    assert run.log == ""
+    return run
+
+
+def test_while_it_runs(project: Project, server: MockServer) -> None:
+    """A job is looked at while its batch runs, which goes on undisturbed."""
+    project.write("urls.txt", "".join(f"{server.url(f'page/{n}?gate=g')}\n" for n in range(3)))
+    process = crawl(project, 1)
+    wait_until(lambda: len(server.control()["hits"]) == 3, process)
+    looked_at = [
+        "jobs/1, shard 1/3: not finished",
+        "         3 read = 0 fetched + 0 failed + 0 skipped + 3 pending",
+    ]
+    wait_until(lambda: ask(project, "jobs/1").output.splitlines() == looked_at, process)  # when the list was read
+    server.control("open?gate=g")
+    finish(process)
+    assert ask(project, "jobs/1").output.startswith("jobs/1, shard 1/3: finished\n         3 read = 3 fetched")
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_in_a_project_and_outside(request: pytest.FixtureRequest, tmp_path: Path, inside: bool) -> None:
+    """The command is there in a project and outside; Scrapy lists it."""
+    project = request.getfixturevalue("project") if inside else Project(tmp_path)
+    job(tmp_path / "job", FETCHED)
+    assert "batcher       Look at the jobs of batches" in project.scrapy().output
+    assert ask(project, "job").output.startswith("job: finished\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ([], "the following arguments are required: COMMAND"),
+        (["states"], "invalid choice: 'states'"),
+        (["status"], "the following arguments are required: JOBDIR"),
+        (["status", "job", "no"], "no has no job in it, as there is no ledger.sqlite: name the JOBDIR of a batch"),
+        (["status", "job", "--all"], "there is no option --all: see scrapy batcher -h"),
+        (["status", "empty"], "empty/ledger.sqlite is empty; it was left as it is: restore it"),
+    ],
+)
+def test_what_it_cannot_do(tmp_path: Path, arguments: list[str], sentence: str) -> None:
+    """What cannot be done is said, with a non-zero status, and nothing is told of the other jobs."""
+    job(tmp_path / "job", FETCHED)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "ledger.sqlite").touch()
+    run = Project(tmp_path).scrapy("batcher", *arguments)
+    assert run.status == 2
+    assert sentence in run.log.splitlines()[-1]
+    assert "Traceback" not in run.log
+    assert run.output == ""
+
+
+def test_other_commands_have_their_reactor() -> None:
+    """Scrapy loads the command whatever it is to do: that leaves it the choice of the reactor."""
+    code = """
+import sys
+from importlib.metadata import entry_points
+[command] = entry_points(group="scrapy.commands", name="batcher")
+command.load()
+sys.exit("twisted.internet.reactor" in sys.modules)
+"""
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=60).returncode == 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 from scrapy.settings import BaseSettings, Settings
 
 from scrapy_batcher.cooperator import CooperatorExtension
@@ -17,6 +19,10 @@ from scrapy_batcher.queue import LimitsPriorityQueue
 from scrapy_batcher.semaphore import SemaphoreMiddleware
 
 SPIDERS = "scrapy_batcher.spider"
+
+_CURL = "scrapy_batcher.curl.CurlDownloadHandler"
+
+_ASYNCIO = "twisted.internet.asyncioreactor.AsyncioSelectorReactor"
 
 _FEED_PARTS: dict[str, dict[str, type]] = {
     "FEED_STORAGES": {"": FileFeedStorage, "file": FileFeedStorage},
@@ -58,3 +64,14 @@ class Addon:
             for key, part in parts.items():
                 if key not in settings[name]:
                     settings[name].set(key, part, priority="addon")
+        if _is_curl_wanted(settings):
+            for scheme in ("http", "https"):
+                if scheme not in settings["DOWNLOAD_HANDLERS"]:
+                    settings["DOWNLOAD_HANDLERS"].set(scheme, _CURL, priority="addon")
+
+
+def _is_curl_wanted(settings: Settings) -> bool:
+    """Whether libcurl can download, and nothing that the project has set would be lost by it."""
+    has_asyncio = not settings.getbool("TWISTED_REACTOR_ENABLED", True) or settings["TWISTED_REACTOR"] == _ASYNCIO
+    has_own_tls = (settings.getpriority("DOWNLOADER_CLIENTCONTEXTFACTORY") or 0) > 0
+    return settings.getbool("BATCHER_CURL", True) and has_asyncio and not has_own_tls and bool(find_spec("pycurl"))

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import difflib
-import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from scrapy import Request
 from scrapy.settings import BaseSettings
 
+from scrapy_batcher.limit_settings import limits_from
 from scrapy_batcher.limiter import Limit
 from scrapy_batcher.shard import BY, WHOLE
 from scrapy_batcher.values import (
@@ -20,24 +19,16 @@ from scrapy_batcher.values import (
     function_or_none,
     name_or_none,
     names,
-    number,
     one_of,
     path_or_none,
     seconds,
     statuses,
     whole,
-    whole_number,
 )
-
-NO_LIMIT = 0
 
 OPTIONAL_FIELDS = ("status", "headers", "final_url", "content_type", "encoding", "fetched_at", "elapsed")
 
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*")
-
-_RATE = re.compile(r"(\d+(?:\.\d+)?)\s*/\s*(s|sec|second|m|min|minute|h|hour)")
-
-_SECONDS = {"s": 1, "m": 60, "h": 3600}
 
 _NAMES = (
     "BATCHER_ENABLED",
@@ -64,6 +55,8 @@ _NAMES = (
     "BATCHER_RETRY_SECONDS",
     "BATCHER_RETRY_MAX",
     "BATCHER_DEADLINE",
+    "BATCHER_CURL",
+    "BATCHER_HTTP2",
 )
 
 
@@ -98,6 +91,8 @@ class Config:
     :param retry_seconds: ``BATCHER_RETRY_SECONDS``: the wait before a target's first retry; it doubles
     :param retry_max: ``BATCHER_RETRY_MAX``: the longest wait before a retry, in seconds
     :param deadline: ``BATCHER_DEADLINE``: seconds that a target may take from its first attempt, 0 for no end
+    :param curl: ``BATCHER_CURL``: whether libcurl downloads when the extra ``fast`` is installed
+    :param http2: ``BATCHER_HTTP2``: whether libcurl speaks HTTP/2 with servers that do, over TLS
     :param jobdir: ``JOBDIR``: the directory of a job that can be resumed, ``None`` for none
     :param concurrency: ``CONCURRENT_REQUESTS``: downloads in flight in all, 0 for no limit
     :param timeout: ``DOWNLOAD_TIMEOUT``: seconds that one download may take
@@ -131,6 +126,8 @@ class Config:
     retry_seconds: float = 1.0
     retry_max: float = 60.0
     deadline: float = 0.0
+    curl: bool = True
+    http2: bool = False
     jobdir: str | None = None
     concurrency: int = 16
     timeout: float = 180.0
@@ -146,6 +143,7 @@ class Config:
         :raises ConfigError: with the name and the value of the first setting that cannot be used
         """
         _refuse_unknown_names(settings)
+        concurrency = whole(settings, "CONCURRENT_REQUESTS", cls.concurrency, 0)
         return cls(
             enabled=boolean(settings, "BATCHER_ENABLED", cls.enabled),
             fields=_fields(settings),
@@ -156,7 +154,7 @@ class Config:
             checkpoint_targets=whole(settings, "BATCHER_CHECKPOINT_TARGETS", cls.checkpoint_targets, 1),
             checkpoint_seconds=seconds(settings, "BATCHER_CHECKPOINT_SECONDS", cls.checkpoint_seconds),
             shard_by=one_of(settings, "BATCHER_SHARD_BY", BY, cls.shard_by),
-            limits=_limits(settings),
+            limits=limits_from(settings, concurrency),
             limits_column=name_or_none(settings, "BATCHER_LIMITS_COLUMN"),
             limits_function=function_or_none(settings, "BATCHER_LIMITS_FUNCTION"),
             limits_shared=boolean(settings, "BATCHER_LIMITS_SHARED", cls.limits_shared),
@@ -171,13 +169,15 @@ class Config:
             retry_seconds=seconds(settings, "BATCHER_RETRY_SECONDS", cls.retry_seconds, or_none=True),
             retry_max=seconds(settings, "BATCHER_RETRY_MAX", cls.retry_max),
             deadline=seconds(settings, "BATCHER_DEADLINE", cls.deadline, or_none=True),
+            curl=boolean(settings, "BATCHER_CURL", cls.curl),
+            http2=boolean(settings, "BATCHER_HTTP2", cls.http2),
             jobdir=path_or_none(settings, "JOBDIR"),
-            concurrency=whole(settings, "CONCURRENT_REQUESTS", cls.concurrency, NO_LIMIT),
+            concurrency=concurrency,
             timeout=seconds(settings, "DOWNLOAD_TIMEOUT", cls.timeout, or_none=True),
             obeys_robots=boolean(settings, "ROBOTSTXT_OBEY", cls.obeys_robots),
             robots_user_agent=str(settings.get("ROBOTSTXT_USER_AGENT") or settings.get("USER_AGENT") or "*"),
             autothrottle=boolean(settings, "AUTOTHROTTLE_ENABLED", cls.autothrottle),
-            url_length=whole(settings, "URLLENGTH_LIMIT", cls.url_length, NO_LIMIT),
+            url_length=whole(settings, "URLLENGTH_LIMIT", cls.url_length, 0),
         )
 
 
@@ -205,96 +205,3 @@ def _fields(settings: BaseSettings) -> tuple[str, ...]:
         if name not in OPTIONAL_FIELDS:
             raise ConfigError(f"BATCHER_FIELDS has {name!r}; choose from {', '.join(OPTIONAL_FIELDS)}")
     return chosen
-
-
-def _limits(settings: BaseSettings) -> dict[str, Limit]:
-    """All of them, by key: what Scrapy's own settings say, and what ``BATCHER_LIMITS`` does."""
-    everything = whole(settings, "CONCURRENT_REQUESTS", Config.concurrency, NO_LIMIT)
-    each: dict[str, Any] = {"concurrency": whole(settings, "CONCURRENT_REQUESTS_PER_DOMAIN", 8, 1)}
-    slots = _dictionary(settings, "DOWNLOAD_SLOTS")
-    if not all(isinstance(entry, Mapping) for entry in slots.values()):
-        raise ConfigError(f"DOWNLOAD_SLOTS must be a dictionary of dictionaries, not {slots!r}")
-    scrapys = {f"host:{slot}": (f"DOWNLOAD_SLOTS[{slot!r}]", entry) for slot, entry in slots.items()}
-    if not boolean(settings, "AUTOTHROTTLE_ENABLED", False):
-        each |= {"delay": seconds(settings, "DOWNLOAD_DELAY", 0, or_none=True), "jitter": _jitter(settings)}
-    given = _dictionary(settings, "BATCHER_LIMITS")
-    for key in given:
-        if not isinstance(key, str) or re.fullmatch(r"\*.+|(?!host:)(?i:host):.*|host:.*(/|:\d+$).*", key):
-            raise ConfigError(
-                f"BATCHER_LIMITS has the key {key!r}; a host's is like 'host:example.com', without a port"
-            )
-    ours = {key: (f"BATCHER_LIMITS[{key!r}]", entry) for key, entry in given.items()}
-    fields: dict[str, dict[str, Any]] = {
-        "*": {"concurrency": everything or math.inf} | _fields_of(*ours.pop("*", ("", {}))),
-        "host:*": each | _fields_of(*ours.pop("host:*", ("", {}))),
-    }
-    for key in (*scrapys, *ours):
-        inherited = fields["host:*"] if key.startswith("host:") else {}
-        fields[key] = inherited | _slot(*scrapys.get(key, ("", {}))) | _fields_of(*ours.get(key, ("", {})))
-    limits = {}
-    for key, values in fields.items():
-        try:
-            limits[key] = Limit(**values)
-        except ValueError as e:
-            raise ConfigError(f"the limit {key!r} cannot be: {e}") from e
-    return limits
-
-
-def _dictionary(settings: BaseSettings, name: str) -> dict[str, Any]:
-    try:
-        return settings.getdict(name)
-    except (TypeError, ValueError) as e:
-        raise ConfigError(f"{name} must be a dictionary, not {settings.get(name)!r}") from e
-
-
-def _jitter(settings: BaseSettings) -> float:
-    """Scrapy 2.18 knows only the older name, which goes on counting where it was set more specifically."""
-    old, new = "RANDOMIZE_DOWNLOAD_DELAY", "DOWNLOAD_DELAY_JITTER"
-    if (settings.getpriority(old) or 0) > (settings.getpriority(new) or 0):
-        return 0.5 if boolean(settings, old, True) else 0.0
-    return seconds(settings, new, 0.5, or_none=True)
-
-
-def _slot(where: str, entry: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a `Limit` that an entry of ``DOWNLOAD_SLOTS`` sets."""
-    fields: dict[str, Any] = {}
-    if "concurrency" in entry:
-        fields["concurrency"] = whole_number(f"{where}['concurrency']", entry["concurrency"], 1)
-    if "randomize_delay" in entry:
-        fields["jitter"] = 0.5 if entry["randomize_delay"] else 0.0
-    for name in {"delay", "jitter"} & entry.keys():
-        fields[name] = _from_zero(f"{where}[{name!r}]", entry[name])
-    return fields
-
-
-def _from_zero(where: str, value: Any) -> float:
-    if not 0 <= number(value) < math.inf:
-        raise ConfigError(f"{where} must be a number from 0, not {value!r}")
-    return number(value)
-
-
-def _fields_of(where: str, entry: Any) -> dict[str, Any]:
-    """The fields of a `Limit` that an entry of ``BATCHER_LIMITS`` sets: a dictionary, or a number of downloads."""
-    if not isinstance(entry, Mapping):
-        entry = {"concurrency": entry}
-    if any(value is True for value in entry.values()):
-        raise ConfigError(f"{where} is True, where a number has to be")
-    fields: dict[str, Any] = {}
-    for name, value in entry.items():
-        if name in ("concurrency", "burst"):
-            fields[name] = whole_number(f"{where}[{name!r}]", value, 1)
-        elif name == "rate":
-            fields[name] = _rate(where, value)
-        elif name in ("delay", "jitter"):
-            fields[name] = _from_zero(f"{where}[{name!r}]", value)
-        else:
-            raise ConfigError(f"{where} has {name!r}; choose from concurrency, rate, burst, delay, jitter")
-    return fields
-
-
-def _rate(where: str, value: Any) -> float:
-    match = _RATE.fullmatch(value.strip()) if isinstance(value, str) else None
-    rate = float(match[1]) / _SECONDS[match[2][0]] if match else number(value)
-    if not 0 < rate < math.inf:
-        raise ConfigError(f"{where}['rate'] must be a number a second, or as in '30/minute', not {value!r}")
-    return rate

@@ -1,0 +1,166 @@
+"""`Options`: what libcurl is told of Scrapy's settings, and of a request."""
+
+from __future__ import annotations
+
+import base64
+import ssl
+from binascii import Error as Base64Error
+
+import pycurl
+from scrapy import Request
+from scrapy.settings import BaseSettings
+from scrapy.utils.url import add_http_if_no_scheme
+
+# libcurl's CURLOPT_SUPPRESS_CONNECT_HEADERS, since 7.54; pycurl 7.49 has no name for it.
+_SUPPRESS_CONNECT_HEADERS = 265
+
+_TLS_VERSIONS = {
+    "TLSv1.0": (pycurl.SSLVERSION_TLSv1_0, pycurl.SSLVERSION_MAX_TLSv1_0),
+    "TLSv1.1": (pycurl.SSLVERSION_TLSv1_1, pycurl.SSLVERSION_MAX_TLSv1_1),
+    "TLSv1.2": (pycurl.SSLVERSION_TLSv1_2, pycurl.SSLVERSION_MAX_TLSv1_2),
+    "TLSv1.3": (pycurl.SSLVERSION_TLSv1_3, pycurl.SSLVERSION_MAX_TLSv1_3),
+}
+
+
+class Options:
+    """The options of libcurl that *settings* ask for.
+
+    :raises ValueError: when a setting has a value that cannot be used
+    """
+
+    def __init__(self, settings: BaseSettings, *, http2: bool) -> None:
+        self.maxsize = settings.getint("DOWNLOAD_MAXSIZE")
+        self.warnsize = settings.getint("DOWNLOAD_WARNSIZE")
+        self.fail_on_dataloss = settings.getbool("DOWNLOAD_FAIL_ON_DATALOSS")
+        self.tells_of_tls = settings.getbool("DOWNLOADER_CLIENT_TLS_VERBOSE_LOGGING")
+        self._timeout = settings.getfloat("DOWNLOAD_TIMEOUT")
+        self._bind_address = settings.get("DOWNLOAD_BIND_ADDRESS")
+        self._shared = self._connection(http2) | self._tls(settings)
+
+    def apply(self, curl: pycurl.Curl) -> None:
+        """Set what all requests share."""
+        for option, value in self._shared.items():
+            curl.setopt(option, value)
+
+    def apply_special(self, curl: pycurl.Curl, request: Request) -> bool:
+        """Set what *request* has beyond a URL and headers; whether there was any of it.
+
+        :raises ValueError: when its proxy or the address to bind to cannot be used
+        """
+        meta = request.meta
+        bind_address = meta.get("bindaddress") or self._bind_address
+        if request.method == "GET" and not request.body and not meta.get("proxy") and not bind_address:
+            return False
+        if request.method == "HEAD":
+            curl.setopt(pycurl.NOBODY, 1)
+        elif request.method != "GET" or request.body:
+            curl.setopt(pycurl.CUSTOMREQUEST, request.method)
+            if request.body or request.method == "POST":
+                curl.setopt(pycurl.POSTFIELDS, request.body)
+        if meta.get("proxy"):
+            self._apply_proxy(curl, request)
+        if bind_address:
+            _bind(curl, bind_address)
+        return True
+
+    def timeout_of(self, request: Request) -> int:
+        """How long *request* may take in all, in milliseconds."""
+        seconds = request.meta.get("download_timeout") or self._timeout
+        return max(1, int(seconds * 1000))
+
+    @staticmethod
+    def headers_of(request: Request) -> list[bytes]:
+        """The header lines of *request*, and orders to leave out those that libcurl would add."""
+        lines = []
+        names = set()
+        for name, values in request.headers.items():
+            if name == b"Proxy-Authorization":
+                continue
+            names.add(name)
+            for value in values:
+                # A value with a line break in it would be further headers.
+                text = b" ".join(value.split(b"\n")).replace(b"\r", b"") if b"\n" in value or b"\r" in value else value
+                lines.append(name + b": " + text if text.strip() else name + b";")
+        if b"Accept" not in names:
+            lines.append(b"Accept:")
+        if request.body or request.method != "GET":
+            lines += [name + b":" for name in (b"Content-Type", b"Expect") if name not in names]
+        return lines
+
+    def _apply_proxy(self, curl: pycurl.Curl, request: Request) -> None:
+        curl.setopt(pycurl.PROXY, add_http_if_no_scheme(request.meta["proxy"]))
+        authorization = request.headers.get(b"Proxy-Authorization")
+        if authorization is None:
+            return
+        scheme, _, credentials = authorization.partition(b" ")
+        if scheme.lower() == b"basic":
+            # As name and password, libcurl keeps connections of different users apart.
+            user, password = _decode(credentials)
+            curl.setopt(pycurl.PROXYUSERNAME, user)
+            curl.setopt(pycurl.PROXYPASSWORD, password)
+        else:
+            curl.setopt(pycurl.HEADEROPT, pycurl.HEADER_SEPARATE)
+            curl.setopt(pycurl.PROXYHEADER, [b"Proxy-Authorization: " + authorization])
+            curl.setopt(pycurl.FRESH_CONNECT, 1)
+            curl.setopt(pycurl.FORBID_REUSE, 1)
+
+    @staticmethod
+    def _connection(http2: bool) -> dict[int, object]:
+        return {
+            pycurl.PROTOCOLS: pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS,
+            pycurl.HTTP_VERSION: pycurl.CURL_HTTP_VERSION_2TLS if http2 else pycurl.CURL_HTTP_VERSION_1_1,
+            pycurl.NOSIGNAL: 1,
+            pycurl.PATH_AS_IS: 1,
+            pycurl.USERAGENT: "",
+            pycurl.PROXY: "",  # none, and none of the environment's either
+            _SUPPRESS_CONNECT_HEADERS: 1,
+        }
+
+    @staticmethod
+    def _tls(settings: BaseSettings) -> dict[int, object]:
+        verify = settings.getbool("DOWNLOAD_VERIFY_CERTIFICATES")
+        least, most = _tls_versions(settings)
+        options: dict[int, object] = {
+            pycurl.SSL_VERIFYPEER: int(verify),
+            pycurl.SSL_VERIFYHOST: 2 if verify else 0,
+            pycurl.PROXY_SSL_VERIFYPEER: int(verify),
+            pycurl.PROXY_SSL_VERIFYHOST: 2 if verify else 0,
+            pycurl.SSLVERSION: least | most,
+            pycurl.OPT_CERTINFO: 1,
+        }
+        trusted = ssl.get_default_verify_paths()
+        if verify and trusted.cafile:
+            options |= {pycurl.CAINFO: trusted.cafile, pycurl.PROXY_CAINFO: trusted.cafile}
+        if verify and trusted.capath:
+            options |= {pycurl.CAPATH: trusted.capath, pycurl.PROXY_CAPATH: trusted.capath}
+        if ciphers := settings.get("DOWNLOADER_CLIENT_TLS_CIPHERS"):
+            options[pycurl.SSL_CIPHER_LIST] = ciphers
+        return options
+
+
+def _tls_versions(settings: BaseSettings) -> tuple[int, int]:
+    limits = [pycurl.SSLVERSION_DEFAULT, pycurl.SSLVERSION_MAX_DEFAULT]
+    for i, name in enumerate(("DOWNLOAD_TLS_MIN_VERSION", "DOWNLOAD_TLS_MAX_VERSION")):
+        version = settings.get(name)
+        if version is None:
+            continue
+        if version not in _TLS_VERSIONS:
+            raise ValueError(f"Unknown {name} value: {version}: it must be one of {', '.join(_TLS_VERSIONS)}")
+        limits[i] = _TLS_VERSIONS[version][i]
+    return limits[0], limits[1]
+
+
+def _bind(curl: pycurl.Curl, address: str | tuple[str, int]) -> None:
+    host, port = (address, 0) if isinstance(address, str) else address
+    curl.setopt(pycurl.INTERFACE, f"host!{host}")
+    if port:
+        curl.setopt(pycurl.LOCALPORT, port)
+
+
+def _decode(credentials: bytes) -> tuple[bytes, bytes]:
+    try:
+        text = base64.b64decode(credentials, validate=True)
+    except Base64Error as e:
+        raise ValueError(f"Proxy-Authorization has no Base64 after Basic: {e}") from e
+    user, _, password = text.partition(b":")
+    return user, password

@@ -1,0 +1,196 @@
+"""`Transfer`: one request and its response, on an easy handle of libcurl that is used again for the next."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+
+import pycurl
+from pydispatch.dispatcher import getAllReceivers, liveReceivers  # type: ignore[import-untyped]  # it has no types
+from scrapy import Request, signals
+from scrapy.crawler import Crawler
+from scrapy.exceptions import DownloadCancelledError, StopDownload
+from scrapy.http import Headers
+from twisted.python.failure import Failure
+
+from scrapy_batcher.curl_options import Options
+
+_logger = logging.getLogger(__name__)
+
+_GO_ON = None
+_STOP = -1  # libcurl ends the transfer with an error, which we know better
+
+
+class Transfer:
+    """What libcurl is told of one request, and tells of its response.
+
+    Its callbacks run inside libcurl: what they find wrong is kept in `error` or `stop`, and raised later.
+    """
+
+    def __init__(self, crawler: Crawler, options: Options) -> None:
+        self._crawler = crawler
+        self._options = options
+        self.curl = pycurl.Curl()
+        self._is_plain = False  # whether the handle has the options that all requests share, and no others
+        self._sent_headers: Sequence[bytes] = ()
+        self._timeout = 0  # milliseconds
+
+    def begin(self, request: Request, addresses: str | None) -> None:
+        """Set the handle up for *request*.
+
+        :param addresses: what libcurl shall know of the host's addresses, as its option ``RESOLVE`` takes it
+        :raises ValueError: when the request's URL, proxy or address to bind to cannot be used
+        """
+        self.request = request
+        self.status, self.protocol = 0, ""
+        self.headers: Headers | None = None
+        self.body: list[bytes] = []
+        self.error: Exception | None = None
+        self.stop: StopDownload | None = None
+        self._lines: list[bytes] = []
+        self._received = 0
+        self._warned = False
+        self._listens_to_bytes = self._anyone_listens(signals.bytes_received)
+        meta = request.meta
+        self._maxsize: int = meta.get("download_maxsize", self._options.maxsize)
+        self._warnsize: int = meta.get("download_warnsize", self._options.warnsize)
+        self._tell_libcurl(request, addresses)
+        self._started = time.monotonic()
+
+    def end(self) -> None:
+        """Forget the request and its response."""
+        del self.request, self.headers, self.body, self.error, self.stop
+
+    def close(self) -> None:
+        """Give up the handle."""
+        self.curl.close()
+
+    @property
+    def timeout(self) -> float:
+        """How long the request may take in all, in seconds."""
+        return self._timeout / 1000
+
+    @property
+    def has_no_end(self) -> bool:
+        """Whether nothing but the end of its connection says where the response ends: it may have been cut short."""
+        headers = self.headers
+        return (
+            headers is not None
+            and self.protocol != "h2"
+            and self.request.method != "HEAD"
+            and self.status not in (204, 304)
+            and b"Content-Length" not in headers
+            and b"Transfer-Encoding" not in headers
+        )
+
+    def _tell_libcurl(self, request: Request, addresses: str | None) -> None:
+        curl, options = self.curl, self._options
+        if not self._is_plain:
+            curl.reset()
+            self._sent_headers, self._timeout = (), 0
+            options.apply(curl)
+            curl.setopt(pycurl.HEADERFUNCTION, self._on_header)
+            curl.setopt(pycurl.WRITEFUNCTION, self._on_body)
+            if options.tells_of_tls:
+                curl.setopt(pycurl.VERBOSE, 1)
+                curl.setopt(pycurl.DEBUGFUNCTION, self._on_debug)
+        self._is_plain = not options.apply_special(curl, request)
+        if addresses is not None:
+            curl.setopt(pycurl.RESOLVE, [addresses])
+        curl.setopt(pycurl.URL, request.url)
+        timeout = options.timeout_of(request)
+        if timeout != self._timeout:
+            curl.setopt(pycurl.TIMEOUT_MS, timeout)
+            curl.setopt(pycurl.CONNECTTIMEOUT_MS, timeout)
+            self._timeout = timeout
+        headers = options.headers_of(request)
+        if headers != self._sent_headers:
+            curl.setopt(pycurl.HTTPHEADER, headers)
+            self._sent_headers = headers
+
+    def _on_header(self, line: bytes) -> int | None:
+        if self.headers is not None:
+            return _GO_ON  # a trailer
+        if line.strip():
+            self._lines.append(line)
+            return _GO_ON
+        lines, self._lines = self._lines, []
+        version, _, rest = lines[0].partition(b" ")
+        self.status = int(rest[:3])
+        if self.status < 200:
+            return _GO_ON  # "100 Continue", say: the response is still to come
+        self.protocol = "h2" if version == b"HTTP/2" else version.decode()
+        self.headers = Headers(_parse(lines))
+        self.request.meta["download_latency"] = time.monotonic() - self._started
+        return self._check_headers(self.headers)
+
+    def _check_headers(self, headers: Headers) -> int | None:
+        length = _length_of(headers)
+        if self._anyone_listens(signals.headers_received):
+            self.stop = self._stopped_by(signals.headers_received, headers=headers, body_length=length)
+            if self.stop:
+                return _STOP
+        if length is None or self.request.method == "HEAD":
+            return _GO_ON
+        return self._check_size(length, "Expected to receive")
+
+    def _on_body(self, data: bytes) -> int | None:
+        self.body.append(data)
+        self._received += len(data)
+        if self._listens_to_bytes:
+            self.stop = self._stopped_by(signals.bytes_received, data=data)
+            if self.stop:
+                return _STOP
+        return self._check_size(self._received, "Received")
+
+    def _check_size(self, size: int, verb: str) -> int | None:
+        if 0 < self._maxsize < size:
+            limit = f"download max size ({self._maxsize})"
+            message = f"{verb} {size} bytes which is larger than {limit} in request {self.request}."
+            _logger.warning("%s", message)
+            self.body.clear()
+            self.error = DownloadCancelledError(message)
+            return _STOP
+        if 0 < self._warnsize < size and not self._warned:
+            self._warned = True
+            _logger.warning(
+                "%s %d bytes which is larger than download warn size (%d) in request %s.",
+                verb,
+                size,
+                self._warnsize,
+                self.request,
+            )
+        return _GO_ON
+
+    def _on_debug(self, kind: int, text: bytes) -> None:
+        if kind == pycurl.INFOTYPE_TEXT and b"SSL connection" in text:
+            _logger.debug("%s: %s", self.request.url, text.decode("utf-8", "replace").strip())
+
+    def _anyone_listens(self, signal: object) -> bool:
+        # Sending a signal that nobody has connected to costs several times as much as asking.
+        return any(liveReceivers(getAllReceivers(self._crawler, signal)))
+
+    def _stopped_by(self, signal: object, **arguments: object) -> StopDownload | None:
+        results = self._crawler.signals.send_catch_log(
+            signal, request=self.request, spider=self._crawler.spider, **arguments
+        )
+        for receiver, result in results:
+            if isinstance(result, Failure) and isinstance(result.value, StopDownload):
+                _logger.debug("Download stopped for %s from signal handler %s", self.request, receiver.__qualname__)
+                return result.value
+        return None
+
+
+def _parse(lines: list[bytes]) -> list[tuple[bytes, bytes]]:
+    """Names and values of a response's header *lines*, of which the first is its status line."""
+    pairs = []
+    for line in lines[1:]:
+        name, _, value = line.partition(b":")
+        pairs.append((name, value.strip()))
+    return pairs
+
+
+def _length_of(headers: Headers) -> int | None:
+    value = headers.get(b"Content-Length")
+    return int(value) if value is not None and value.isdigit() else None

@@ -43,7 +43,7 @@ class PlainSpider(scrapy.Spider):
 
 
 class Report:
-    """Writes Scrapy's stats, the process's peak memory among them, to the file that the setting ``REPORT`` names."""
+    """With the setting ``REPORT``, a path: writes Scrapy's stats there, the process's peak memory among them."""
 
     def __init__(self, crawler) -> None:
         self._crawler = crawler
@@ -51,6 +51,8 @@ class Report:
 
     @classmethod
     def from_crawler(cls, crawler) -> Report:
+        if not crawler.settings["REPORT"]:
+            raise NotConfigured
         return cls(crawler)
 
     def spider_closed(self) -> None:

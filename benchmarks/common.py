@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from argparse import ArgumentParser
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,33 +32,105 @@ class Case:
     :param spider: ``plain`` or ``batch``
     :param settings: what makes it this case
     :param job: whether it has a ``JOBDIR``, a new one each time
+    :param python: the interpreter, of the environment that it runs in
     """
 
     name: str
     spider: str
     settings: Mapping[str, Any] = field(default_factory=dict)
     job: bool = False
+    python: str = sys.executable
 
 
 @dataclass(frozen=True)
-class Run:
-    """A finished crawl.
+class Usage:
+    """What a process used, from its start to its end.
 
-    :param wall: seconds, of the whole process
-    :param cpu: seconds, of the whole process
-    :param stats: Scrapy's, and those of ``benchmark_project``
+    :param wall: seconds
+    :param cpu: seconds of processor time, user and system, its children's too
+    :param peak: MiB of memory, its own
+    :param samples: its memory in MiB at so many seconds after its start
     """
 
     wall: float
     cpu: float
+    peak: float
+    samples: list[tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Run(Usage):
+    """A finished crawl.
+
+    :param stats: Scrapy's, and those of ``benchmark_project``
+    """
+
     stats: dict[str, Any]
 
 
-class Server:
-    """``server.py``, or another *file*, running."""
+def need(*tools: str) -> None:
+    """End with a sentence when one of *tools* is not there; ``nginx from nginx-light`` names its package."""
+    for tool in tools:
+        name, _, package = tool.partition(" from ")
+        if not shutil.which(name, path=os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin"])):
+            sys.exit(f"this benchmark needs {name}: apt-get install --no-install-recommends {package or name}")
 
-    def __init__(self, file: str = "server.py") -> None:
+
+def on_core(number: int, command: Sequence[object]) -> list[str]:
+    """*command* on the processor core with that *number* alone: 0 for what is measured, 1 for the server."""
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) < 2:
+        sys.exit("this benchmark needs two processor cores: one for the server, one for what is measured")
+    need("taskset from util-linux")
+    return ["taskset", "--cpu-list", str(cores[number]), *map(str, command)]
+
+
+def memory_of(pid: int) -> tuple[float, float]:
+    """MiB that a process has in memory now, and had at most; zeros when it has ended."""
+    status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    now, most = (int(status.get(name, "0").split()[0]) / 1024 for name in ("VmRSS", "VmHWM"))
+    return now, most
+
+
+def finish(process: subprocess.Popen[Any], seconds: float, every: float = 0.05) -> Usage:
+    """Wait for *process* to end, and look at its memory meanwhile.
+
+    :param seconds: after which it is killed
+    :param every: seconds between two looks
+    """
+    # Its own peak is looked up: getrusage() begins with that of the process that started it.
+    started, peak, samples = time.monotonic(), 0.0, []
+    end = select.poll()
+    descriptor = os.pidfd_open(process.pid)
+    end.register(descriptor, select.POLLIN)
+    try:
+        while not end.poll(every * 1000):
+            elapsed = time.monotonic() - started
+            if elapsed > seconds:
+                process.kill()
+                break
+            now, most = memory_of(process.pid)
+            peak = max(peak, most)
+            samples.append((elapsed, now))
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    finally:
+        os.close(descriptor)
+        if process.returncode is None:
+            process.kill()
+    return Usage(time.monotonic() - started, usage.ru_utime + usage.ru_stime, peak, samples)
+
+
+class Server:
+    """``server.py``, or another *file*, running.
+
+    :param pinned: whether on a processor core of its own
+    """
+
+    def __init__(self, file: str = "server.py", *, pinned: bool = False) -> None:
         command = [sys.executable, str(HERE / file)]
+        if pinned:
+            command = on_core(1, command)
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self._port = self._process.stdout.readline().strip()
 
@@ -86,11 +158,15 @@ class Server:
 
 
 class Bench:
-    """A server, a folder for lists and feeds, and crawls."""
+    """A server, a folder for lists and feeds, and crawls.
 
-    def __init__(self, server: Server, folder: Path) -> None:
+    :param pinned: whether crawls run on a processor core of their own
+    """
+
+    def __init__(self, server: Server, folder: Path, *, pinned: bool = False) -> None:
         self.server = server
         self.folder = folder
+        self._pinned = pinned
 
     def write_list(self, path: str, count: int) -> Path:
         """A list of *count* URLs that begin with *path*."""
@@ -99,11 +175,14 @@ class Bench:
             lines.writelines(self.server.url(f"{path}/{n}\n") for n in range(count))
         return file
 
-    def crawl(self, case: Case, urls: Path, *, pages: int, seconds: float = 120, **settings: Any) -> Run:
+    def crawl(
+        self, case: Case, urls: Path, *, pages: int, seconds: float = 120, every: float = 0.05, **settings: Any
+    ) -> Run:
         """Run *case* over the list *urls*, with further *settings*.
 
         :param pages: how many items must come out, at least
         :param seconds: after which it is killed
+        :param every: seconds between two looks at its memory
         """
         report = self.folder / "report.json"
         report.unlink(missing_ok=True)
@@ -112,23 +191,13 @@ class Bench:
             shutil.rmtree(self.folder / "job", ignore_errors=True)
             given["JOBDIR"] = "job"
         with (self.folder / "log.txt").open("w+") as log:
-            started = time.monotonic()
             process = self.start(case, urls, "-O", log, **given)
-            limit = threading.Timer(seconds, process.kill)
-            limit.start()
-            try:
-                _, status, usage = os.wait4(process.pid, 0)
-                process.returncode = os.waitstatus_to_exitcode(status)
-            finally:
-                limit.cancel()
-                if process.returncode is None:
-                    process.kill()
-            wall = time.monotonic() - started
+            usage = finish(process, seconds, every)
             log.seek(0)
             stats = json.loads(report.read_text()) if report.exists() else {}
             if process.returncode or stats.get("log_count/ERROR") or stats.get("item_scraped_count", 0) < pages:
                 sys.exit(f"{case.name} failed with status {process.returncode}:\n{log.read()[-5000:]}")
-        return Run(wall, usage.ru_utime + usage.ru_stime, stats)
+        return Run(**vars(usage), stats=stats)
 
     def start(self, case: Case, urls: Path, output: str, log: IO[str], **settings: Any) -> subprocess.Popen[bytes]:
         """Begin to run *case*, with just these *settings*.
@@ -137,18 +206,35 @@ class Bench:
         :param log: where its log goes
         """
         sets = [f"--set={name}={_as_text(value)}" for name, value in settings.items()]
-        command = [sys.executable, "-m", "scrapy", "crawl", case.spider, "-a", f"urls={urls}", output, "items.jsonl"]
+        command = [
+            case.python,
+            "-m",
+            "scrapy",
+            "crawl",
+            case.spider,
+            "-a",
+            f"urls={urls}",
+            output,
+            "items.jsonl",
+            *sets,
+        ]
+        if self._pinned:
+            command = on_core(0, command)
         path = os.pathsep.join([str(HERE), str(HERE.parent), os.environ.get("PYTHONPATH", "")])
         environment = {**os.environ, "PYTHONPATH": path, "SCRAPY_SETTINGS_MODULE": "benchmark_project"}
-        return subprocess.Popen([*command, *sets], cwd=self.folder, env=environment, stderr=log)
+        return subprocess.Popen(command, cwd=self.folder, env=environment, stderr=log)
 
 
 @contextmanager
-def bench(server_file: str = "server.py") -> Iterator[Bench]:
-    server = Server(server_file)
+def bench(server_file: str = "server.py", *, pinned: bool = False) -> Iterator[Bench]:
+    """A bench with *server_file* running.
+
+    :param pinned: whether server and crawls run on a processor core each
+    """
+    server = Server(server_file, pinned=pinned)
     try:
         with tempfile.TemporaryDirectory() as folder:
-            yield Bench(server, Path(folder))
+            yield Bench(server, Path(folder), pinned=pinned)
     finally:
         server.close()
 

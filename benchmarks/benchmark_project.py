@@ -63,13 +63,14 @@ class Report:
 
 
 class Clock:
-    """With the setting ``CLOCK``: when the first request left and the last response came, in seconds since the spider
-    was opened, and the longest time in which the event loop did not come round."""
+    """With the setting ``CLOCK``: when the engine had started, the first request left and the last response came, in
+    seconds since the spider was opened, and the longest time in which the event loop did not come round."""
 
     def __init__(self, crawler) -> None:
         self._stats = crawler.stats
         for handler in (
             self.spider_opened,
+            self.engine_started,
             self.request_reached_downloader,
             self.response_received,
             self.spider_closed,
@@ -88,6 +89,9 @@ class Clock:
         self._stall = 0.0
         self._tick()
 
+    def engine_started(self) -> None:
+        self._started = time.monotonic() - self._opened
+
     def _tick(self) -> None:
         now = time.monotonic()
         self._stall = max(self._stall, now - self._ticked - TICK)
@@ -102,6 +106,7 @@ class Clock:
 
     def spider_closed(self) -> None:
         self._timer.cancel()
+        self._stats.set_value("engine_started", self._started)
         self._stats.set_value("first_request", self._first)
         self._stats.set_value("last_response", self._last)
         self._stats.set_value("stall", self._stall)

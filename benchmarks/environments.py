@@ -8,9 +8,12 @@ import sys
 from argparse import ArgumentParser
 from pathlib import Path
 
-from common import HERE
+from common import HERE, Case
 
 OURS = HERE.parent
+
+# Where scrapy-batcher is not installed, the project's own spiders are all there are.
+ALONE = {"SPIDER_MODULES": "benchmark_project"}
 
 # What is installed in each, and the module without which it cannot be used.
 PACKAGES = {
@@ -63,6 +66,21 @@ class Environments:
         """Whether what the environment *name* is for can be imported there: ``fast`` is an extra."""
         _, module = PACKAGES[name]
         return subprocess.run([self.python(name), "-c", f"import {module}"], capture_output=True).returncode == 0
+
+    def cases(self, *, jobs: bool = False) -> dict[str, Case]:
+        """By short names: plain Scrapy, the batch spider, and that with the extra ``fast``, if it can be used.
+
+        :param jobs: whether the batch spider is there with ``JOBDIR``, too
+        """
+        found = {"scrapy": Case("plain Scrapy", "plain", ALONE, python=self.python("scrapy"))}
+        for name, title in (("batch", "batch spider"), ("fast", "batch spider, fast")):
+            if not self.is_usable(name):
+                print(f"{title}: cannot be used here, left out")
+                continue
+            found[name] = Case(title, "batch", python=self.python(name))
+            if jobs:
+                found[f"{name}-job"] = Case(f"{title}, with JOBDIR", "batch", job=True, python=self.python(name))
+        return found
 
     def versions(self, name: str) -> str:
         """What is installed there, of what matters."""

@@ -13,7 +13,8 @@ interleaved, and ratios are taken within a round, so that what slows the machine
 - the batch spider, in an environment without and with the ``fast`` extra
 - minet: its pool of threads from Python, with pycurl (its command ``minet fetch``, and it without pycurl, cost more)
 - crawlee: ``HttpCrawler``, its queue in memory (in files, as it comes, it costs several times as much)
-- a bare aiohttp loop with a semaphore, and ``curl --parallel``: what is possible without what a framework does
+- a bare aiohttp loop with a semaphore, and ``curl --parallel``: what is possible without what a framework does. Most of
+  curl's cost is to make a file for each page; in memory, with ``TMPDIR=/dev/shm``, it is less
 
 Columns: processor time a page (user and system, of the process and its children), pages for each second of it, that
 beside plain Scrapy's, seconds on the clock, peak memory in the long run.
@@ -44,7 +45,7 @@ from statistics import median
 
 import environments
 from common import HERE, NO_SEMAPHORE, SEMAPHORE, Usage, finish, need, on_core, parser, print_table, rounds, spread
-from environments import Environments
+from environments import ALONE, Environments
 from nginx import SIZES, nginx, page
 
 WIDTH = 50  # pages in flight
@@ -75,7 +76,7 @@ def crawl(spider: str, **settings: object) -> Callable[[str, Path], list[str]]:
     """`scrapy crawl`, of the project in benchmark_project.py."""
     given = {"CONCURRENT_REQUESTS": WIDTH, "CONCURRENT_REQUESTS_PER_DOMAIN": WIDTH, **settings}
     if spider == "plain":
-        given["SPIDER_MODULES"] = "benchmark_project"  # its environment has no other
+        given |= ALONE
     sets = [f"--set={key}={json.dumps(value) if isinstance(value, dict) else value}" for key, value in given.items()]
     return lambda python, urls: [
         *(python, "-m", "scrapy", "crawl", spider, "-a", f"urls={urls}", "-O", OUTPUT, *sets),
@@ -93,7 +94,7 @@ def curl(_: str, urls: Path) -> list[str]:
     configuration.write_text("".join(f'url = "{url}"\noutput = "pages/{n}"\n' for n, url in enumerate(lines)))
     return [
         *("curl", "--silent", "--show-error", "--fail", "--insecure", "--compressed", "--create-dirs"),
-        *("--parallel", "--parallel-immediate", "--parallel-max", str(WIDTH), "--config", str(configuration)),
+        *("--parallel", "--parallel-max", str(WIDTH), "--config", str(configuration)),
     ]
 
 

@@ -43,7 +43,7 @@ class PlainSpider(scrapy.Spider):
 
 
 class Report:
-    """With the setting ``REPORT``, a path: writes Scrapy's stats there, the process's peak memory among them."""
+    """With the setting ``REPORT``, a path: writes Scrapy's stats there."""
 
     def __init__(self, crawler) -> None:
         self._crawler = crawler
@@ -56,10 +56,7 @@ class Report:
         return cls(crawler)
 
     def spider_closed(self) -> None:
-        # Not getrusage(): its peak begins with that of the process that started this one.
-        status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-        stats = self._crawler.stats.get_stats() | {"peak_mib": int(status["VmHWM"].split()[0]) / 1024}
-        Path(self._crawler.settings["REPORT"]).write_text(json.dumps(stats, default=str))
+        Path(self._crawler.settings["REPORT"]).write_text(json.dumps(self._crawler.stats.get_stats(), default=str))
 
 
 class Clock:

@@ -21,6 +21,8 @@ from urllib.request import urlopen
 
 HERE = Path(__file__).parent
 
+LOOK = 0.05  # seconds between two looks at a process
+
 SEMAPHORE = {"scrapy_batcher.SemaphoreMiddleware": 1000}
 NO_SEMAPHORE = {"scrapy_batcher.SemaphoreMiddleware": None}
 
@@ -92,11 +94,10 @@ def memory_of(pid: int) -> tuple[float, float]:
     return now, most
 
 
-def finish(process: subprocess.Popen[Any], seconds: float, every: float = 0.05) -> Usage:
+def finish(process: subprocess.Popen[Any], seconds: float) -> Usage:
     """Wait for *process* to end, and look at its memory meanwhile.
 
     :param seconds: after which it is killed
-    :param every: seconds between two looks
     """
     # Its own peak is looked up: getrusage() begins with that of the process that started it.
     started, peak, samples = time.monotonic(), 0.0, []
@@ -104,7 +105,7 @@ def finish(process: subprocess.Popen[Any], seconds: float, every: float = 0.05) 
     descriptor = os.pidfd_open(process.pid)
     end.register(descriptor, select.POLLIN)
     try:
-        while not end.poll(every * 1000):
+        while not end.poll(LOOK * 1000):
             elapsed = time.monotonic() - started
             if elapsed > seconds:
                 process.kill()
@@ -175,14 +176,11 @@ class Bench:
             lines.writelines(self.server.url(f"{path}/{n}\n") for n in range(count))
         return file
 
-    def crawl(
-        self, case: Case, urls: Path, *, pages: int, seconds: float = 120, every: float = 0.05, **settings: Any
-    ) -> Run:
+    def crawl(self, case: Case, urls: Path, *, pages: int, seconds: float = 120, **settings: Any) -> Run:
         """Run *case* over the list *urls*, with further *settings*.
 
         :param pages: how many items must come out, at least
         :param seconds: after which it is killed
-        :param every: seconds between two looks at its memory
         """
         report = self.folder / "report.json"
         report.unlink(missing_ok=True)
@@ -192,7 +190,7 @@ class Bench:
             given["JOBDIR"] = "job"
         with (self.folder / "log.txt").open("w+") as log:
             process = self.start(case, urls, "-O", log, **given)
-            usage = finish(process, seconds, every)
+            usage = finish(process, seconds)
             log.seek(0)
             stats = json.loads(report.read_text()) if report.exists() else {}
             if process.returncode or stats.get("log_count/ERROR") or stats.get("item_scraped_count", 0) < pages:

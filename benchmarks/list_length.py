@@ -53,8 +53,8 @@ def main() -> None:
 
     def row(case: Case, length: int) -> list[object]:
         runs = measured[case, length]
-        memory, first, stall = (median(r.stats[name] for r in runs) for name in ("peak_mib", "first_request", "stall"))
-        wall = median(run.wall for run in runs)
+        first, stall = (median(run.stats[name] for run in runs) for name in ("first_request", "stall"))
+        memory, wall = (median(getattr(run, name) for run in runs) for name in ("peak", "wall"))
         return [
             f"{length:,}",
             case.name,

@@ -105,10 +105,10 @@ def main() -> None:
             measured[shape, rows].append(crawl(b, shape, rows))
 
     def row(shape: str) -> list[object]:
-        def middle(stat: str, rows: int = given.rows) -> float:
-            return median(run.stats[stat] for run in measured[shape, rows])
+        def middle(stat: str) -> float:
+            return median(run.stats[stat] for run in measured[shape, given.rows])
 
-        short, long = middle("peak_mib", SHORT), middle("peak_mib")
+        short, long = (median(run.peak for run in measured[shape, n]) for n in (SHORT, given.rows))
         return [
             SHAPES[shape][0], f"{short:.0f} MiB", f"{long:.0f} MiB", f"{long - short:+.0f} MiB",
             f"{middle('item_scraped_count'):,.0f}", f"{middle('first_request'):.3f} s",

@@ -239,7 +239,8 @@ def part_rows(turns: dict[str, list[Turn]], peers: list[Peer]) -> Iterator[list[
 
 def usable(peers: list[Peer], found: Environments) -> list[Peer]:
     """Those of *peers* that can run here: without the ``fast`` extra's part there is a row less, and a note."""
-    need("curl") if any(peer.environment is None for peer in peers) else None
+    if any(peer.environment is None for peer in peers):
+        need("curl")
     names = {peer.environment: None for peer in peers if peer.environment}
     missing = {name for name in names if not found.is_usable(name)}
     for name in names:

@@ -12,6 +12,7 @@ from pathlib import Path
 import scrapy
 from scrapy import signals
 from scrapy.exceptions import NotConfigured
+from scrapy.utils.defer import maybe_deferred_to_future
 
 BOT_NAME = "benchmarks"
 SPIDER_MODULES = ["benchmark_project", "scrapy_batcher.spider"]
@@ -40,6 +41,29 @@ class PlainSpider(scrapy.Spider):
 
     def parse(self, response):
         yield {"url": response.url, "length": len(response.body), "content": response.text}
+
+
+class WorkersSpider(PlainSpider):
+    """The batch spider's way without its books: workers on one iterator over the file, and nothing else."""
+
+    name = "workers"
+
+    async def start(self):
+        with open(self.urls) as lines:
+            await asyncio.gather(*(self._work(lines) for _ in range(self.settings.getint("CONCURRENT_REQUESTS"))))
+        for nothing in ():
+            yield nothing
+
+    async def _work(self, lines):
+        engine = self.crawler.engine
+        for line in lines:
+            request = scrapy.Request(line.strip(), callback=self.parse, dont_filter=True)
+            response = await engine.download_async(request)
+            # Not documented: scrapy_batcher/engine.py says more.
+            await maybe_deferred_to_future(engine.scraper.enqueue_scrape(response, request))
+
+    def parse(self, response):
+        return [*super().parse(response)]
 
 
 class Report:

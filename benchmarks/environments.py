@@ -48,7 +48,7 @@ class Environments:
         packages, _ = PACKAGES[name]
         folder = self._folder.resolve() / name
         python, done = folder / "bin" / "python", folder / "installed.txt"
-        wanted = "\n".join([sys.version, *packages])
+        wanted = "\n".join([sys.version, *packages, (OURS / "setup.cfg").read_text() if "-e" in packages else ""])
         if not done.exists() or done.read_text() != wanted:
             print(f"making the environment {folder}", file=sys.stderr)
             shutil.rmtree(folder, ignore_errors=True)

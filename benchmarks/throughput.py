@@ -19,9 +19,13 @@ interleaved, and ratios are taken within a round, so that what slows the machine
 Columns: processor time a page (user and system, of the process and its children), pages for each second of it, that
 beside plain Scrapy's, seconds on the clock, peak memory in the long run.
 
-``--parts`` compares the parts of scrapy-batcher instead: what the semaphore costs at full width, and the ledger's job
-directory, each beside the same without it. ``CONCURRENT_ITEMS=1`` is there since the batch spider sets it: Scrapy makes
-that many tasks for every response, 100 by default.
+``--parts`` compares the parts of scrapy-batcher instead, each beside the same without it:
+
+- ``CONCURRENT_ITEMS=1``, which the batch spider sets: Scrapy makes that many tasks for every response, 100 by default
+- what the semaphore costs an ordinary spider, and the batch spider, at full width: what to look for is under 2%
+- the batch spider's workers alone, on one iterator over the file: beside that, what the ledger costs, with turns,
+  limits and outcomes
+- a job directory, so that nothing is lost: what to look for is under 5%
 
     python benchmarks/throughput.py [--runs 5] [--pages 5000] [--size 10KB] [--tls] [--gzip] [--all] [--parts]
         [--only scrapy batch …]
@@ -54,6 +58,8 @@ LONGEST = 600  # seconds, of one run
 
 OUTPUT = "items.jsonl"
 
+CURL = "scrapy_batcher.curl.CurlDownloadHandler"
+
 
 @dataclass(frozen=True)
 class Peer:
@@ -75,7 +81,7 @@ class Peer:
 def crawl(spider: str, **settings: object) -> Callable[[str, Path], list[str]]:
     """`scrapy crawl`, of the project in benchmark_project.py."""
     given = {"CONCURRENT_REQUESTS": WIDTH, "CONCURRENT_REQUESTS_PER_DOMAIN": WIDTH, **settings}
-    if spider == "plain":
+    if spider != "batch":
         given |= ALONE
     sets = [f"--set={key}={json.dumps(value) if isinstance(value, dict) else value}" for key, value in given.items()]
     return lambda python, urls: [
@@ -108,26 +114,30 @@ PEERS = [
     Peer("curl", "curl --parallel", None, curl),
 ]
 
+
+def parts(name: str, title: str, **handlers: object) -> list[Peer]:
+    """The batch spider in the environment *name* with fewer parts and with more, each beside the one before.
+
+    :param handlers: settings that the add-on would make, for the one that is without it
+    """
+    free = crawl("batch", DOWNLOADER_MIDDLEWARES=NO_SEMAPHORE)
+    return [
+        Peer(f"{name}-workers", f"{title}: its workers alone", name, crawl("workers", CONCURRENT_ITEMS=1, **handlers)),
+        Peer(f"{name}-free", f"{title}, without SemaphoreMiddleware", name, free, f"{name}-workers"),
+        Peer(name, title, name, crawl("batch"), f"{name}-free"),
+        Peer(f"{name}-job", f"{title}, with JOBDIR", name, crawl("batch", JOBDIR="job"), name),
+    ]
+
+
+PLAIN_SEMAPHORE = crawl("plain", DOWNLOADER_MIDDLEWARES=SEMAPHORE)
+
 PARTS = [
     PEERS[0],
     Peer("scrapy-one", "plain Scrapy, CONCURRENT_ITEMS=1", "scrapy", crawl("plain", CONCURRENT_ITEMS=1)),
-    Peer(
-        "scrapy-semaphore",
-        "plain Scrapy with SemaphoreMiddleware",
-        "batch",
-        crawl("plain", DOWNLOADER_MIDDLEWARES=SEMAPHORE),
-    ),
-    *(
-        part
-        for name, title in (("batch", "batch spider"), ("fast", "batch spider, fast"))
-        for part in (
-            Peer(f"{name}-free", f"{title}, without SemaphoreMiddleware", name,
-                 crawl("batch", DOWNLOADER_MIDDLEWARES=NO_SEMAPHORE)),
-            Peer(name, title, name, crawl("batch"), f"{name}-free"),
-            Peer(f"{name}-job", f"{title}, with JOBDIR", name, crawl("batch", JOBDIR="job"), name),
-        )
-    ),
-]  # fmt: skip
+    Peer("scrapy-semaphore", "plain Scrapy with SemaphoreMiddleware", "batch", PLAIN_SEMAPHORE),
+    *parts("batch", "batch spider"),
+    *parts("fast", "batch spider, fast", DOWNLOAD_HANDLERS=dict.fromkeys(("http", "https"), CURL)),
+]
 
 
 class Bench:

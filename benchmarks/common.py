@@ -146,6 +146,10 @@ class Server:
         """How many requests there were."""
         return self._ask("requests")
 
+    def seconds(self) -> float:
+        """How long it was from the first request to the last answer, since this was last asked, of ``server.py``."""
+        return self._ask("seconds")
+
     def report(self) -> dict[str, Any]:
         """What was seen since this was last asked, of ``fair_server.py``."""
         return self._ask("report")

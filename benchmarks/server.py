@@ -5,7 +5,7 @@ A raw protocol that knows just enough HTTP, so that a page costs it a few hundre
 - ``/page/SIZE/…`` is a page of SIZE bytes; ``/slow/SECONDS/…`` is a small one that takes so long
 - ``/missing/…`` is not there
 - ``/peak`` tells how many requests were in flight at once, at most, since it was last asked; ``/requests`` how many
-  there were
+  there were; ``/seconds`` how long it was from the first to the last answer, since it was last asked
 """
 
 from __future__ import annotations
@@ -22,6 +22,18 @@ class Counts:
     in_flight = 0
     peak = 0
     requests = 0
+    first: float | None = None  # when, by the event loop's clock
+    last = 0.0
+
+    @classmethod
+    def ask(cls, what: str) -> float:
+        if what == "peak":
+            peak, cls.peak = cls.peak, cls.in_flight
+            return peak
+        if what == "seconds":
+            seconds, cls.first = cls.last - (cls.first or cls.last), None
+            return seconds
+        return cls.requests
 
 
 class Connection(asyncio.Protocol):
@@ -38,15 +50,16 @@ class Connection(asyncio.Protocol):
             self.answer(head.split(b" ", 2)[1].decode().split("/"))
 
     def answer(self, path: list[str]) -> None:
-        if path[1] in ("peak", "requests"):
-            body = str(getattr(Counts, path[1]))
-            Counts.peak = Counts.in_flight
+        if path[1] in ("peak", "requests", "seconds"):
+            body = str(Counts.ask(path[1]))
             self.transport.write((HEAD.format(len(body)) + body).encode())
             return
         Counts.requests += 1
         if path[1] == "missing":
             self.transport.write(MISSING)
             return
+        if Counts.first is None:
+            Counts.first = asyncio.get_running_loop().time()
         Counts.in_flight += 1
         Counts.peak = max(Counts.peak, Counts.in_flight)
         if path[1] == "slow":
@@ -60,6 +73,7 @@ class Connection(asyncio.Protocol):
             self.pages[size] = (HEAD.format(len(body)) + body).encode()
         self.transport.write(self.pages[size])
         Counts.in_flight -= 1
+        Counts.last = asyncio.get_running_loop().time()
 
 
 async def serve(connection: type[asyncio.Protocol]) -> None:

@@ -24,11 +24,14 @@ PACKAGES = {
     "minet": (["minet", "pycurl"], "minet"),
     "crawlee": (["crawlee"], "crawlee"),
     "aiohttp": (["aiohttp"], "aiohttp"),
+    "curl_cffi": (["curl_cffi"], "curl_cffi"),
 }
 
 VERSIONS = """
 from importlib.metadata import distributions
-names = {"scrapy", "twisted", "pycurl", "minet", "urllib3", "crawlee", "impit", "aiohttp", "scrapy-batcher"}
+names = {
+    "scrapy", "twisted", "pycurl", "minet", "urllib3", "crawlee", "impit", "aiohttp", "curl_cffi", "scrapy-batcher"
+}
 found = {f"{d.name} {d.version}" for d in distributions() if d.name.lower() in names}
 print(", ".join(sorted(found, key=str.lower)))
 """

@@ -27,8 +27,10 @@ beside plain Scrapy's, seconds on the clock, peak memory in the long run.
   limits and outcomes
 - a job directory, so that nothing is lost: what to look for is under 5%
 
+``--bindings`` compares the two ways to libcurl from Python, as bare loops.
+
     python benchmarks/throughput.py [--runs 5] [--pages 5000] [--size 10KB] [--tls] [--gzip] [--all] [--parts]
-        [--only scrapy batch …]
+        [--bindings] [--only scrapy batch …]
 
 Environments are made with pip when they are first needed; nginx and curl are Debian's nginx-light and curl.
 """
@@ -137,6 +139,12 @@ PARTS = [
     Peer("scrapy-semaphore", "plain Scrapy with SemaphoreMiddleware", "batch", PLAIN_SEMAPHORE),
     *parts("batch", "batch spider"),
     *parts("fast", "batch spider, fast", DOWNLOAD_HANDLERS=dict.fromkeys(("http", "https"), CURL)),
+]
+
+
+BINDINGS = [
+    Peer("pycurl", "bare pycurl loop", "fast", script("pycurl_loop.py")),
+    Peer("curl_cffi", "bare curl_cffi loop", "curl_cffi", script("curl_cffi_loop.py"), "pycurl"),
 ]
 
 
@@ -265,11 +273,13 @@ def main() -> None:
     options.add_argument("--tls", action="store_true", help="https, with a certificate made for it")
     options.add_argument("--gzip", action="store_true", help="pages are sent compressed")
     options.add_argument("--all", action="store_true", help="every size, and 10 KB with TLS, gzip and both")
-    options.add_argument("--parts", action="store_true", help="compare the parts of scrapy-batcher instead")
+    instead = options.add_mutually_exclusive_group()
+    instead.add_argument("--parts", action="store_true", help="compare the parts of scrapy-batcher instead")
+    instead.add_argument("--bindings", action="store_true", help="compare the ways to libcurl instead")
     options.add_argument("--only", nargs="+", metavar="NAME", help="leave the others out")
     environments.add_option(options)
     given = options.parse_args()
-    peers = PARTS if given.parts else PEERS
+    peers = PARTS if given.parts else BINDINGS if given.bindings else PEERS
     names = [peer.name for peer in peers]
     if unknown := set(given.only or ()) - set(names):
         options.error(f"there is no {unknown.pop()!r}: choose from {', '.join(names)}")
@@ -290,7 +300,7 @@ def main() -> None:
             f"{given.pages - SHORT:,} pages of {size}{', TLS' if tls else ''}{', gzip' if compressed else ''}, "
             f"{WIDTH} at once, median (least–most) of {given.runs} runs"  # noqa: RUF001 - a dash for a range
         )
-        if given.parts:
+        if given.parts or given.bindings:
             header = ["", "CPU a page, ms", "more, %", "than"]
             print_table(title, header, list(part_rows(turns, peers)))
         else:

@@ -1,9 +1,9 @@
 """Where the time goes: what each part of the code takes of a page's processor time.
 
 Plain Scrapy, the batch spider, and that with the extra ``fast`` fetch the list of ``throughput.py`` from the same
-nginx, and samples are taken of what they are at. A run with a short list is taken off, as there. A sample counts for the
-innermost function that is in one of the parts: what a library does counts for the part that has called it. The sampling
-itself takes time, so that the sum is a little more than ``throughput.py`` says.
+nginx, and samples are taken of what they are at. A run with a short list is taken off, as there. A sample counts for
+the innermost function that is in one of the parts: what a library does counts for the part that has called it. The
+sampling itself takes time, so that the sum is a little more than ``throughput.py`` says.
 
     python benchmarks/rooms.py [--runs 3] [--pages 5000] [--environments FOLDER]
 """

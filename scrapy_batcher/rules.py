@@ -17,11 +17,13 @@ from scrapy_batcher.limiter import Limit
 from scrapy_batcher.limiters import HOST, ROBOTS, TOTAL, Keys
 from scrapy_batcher.limits import Limits
 from scrapy_batcher.rows import Target
-from scrapy_batcher.url import host_in
+from scrapy_batcher.url import host_in, host_of
 from scrapy_batcher.values import ConfigError
 
 LIMITS_KEY = "batcher_limits"
 """The key of ``request.meta`` under which are the names of further limits that a request counts for."""
+
+_LIMITS_PLACE = f"request.meta[{LIMITS_KEY!r}]"
 
 #: Scrapy writes a request's host into ``meta["download_slot"]``, and what copies its meta, a redirect to another host
 #: for one, takes that along. Beside it we write what Scrapy wrote, to tell it from a slot that a spider chose.
@@ -43,16 +45,15 @@ class Rules:
 
     def host_of(self, request: Request) -> str:
         """The key of where *request* goes: its URL's host, or the download slot that its spider chose."""
-        host = urlparse_cached(request).hostname or ""
         slot = request.meta.get("download_slot")
-        return HOST + (host if slot in (None, request.meta.get(_WRITTEN_KEY)) else str(slot))
+        return HOST + (host_of(request) if slot in (None, request.meta.get(_WRITTEN_KEY)) else str(slot))
 
     def keys_of(self, request: Request) -> Keys:
         """The keys that *request* counts for.
 
         :raises ValueError: when its names are none, or there is no limit of such a name
         """
-        names = list(_names(request.meta.get(LIMITS_KEY, ()), f"request.meta[{LIMITS_KEY!r}]"))
+        names = list(_names(request.meta.get(LIMITS_KEY), _LIMITS_PLACE))
         if function := self._config.limits_function:
             names += _names(function(request), "what BATCHER_LIMITS_FUNCTION returns")
         robots = self._obeys and not request.meta.get("dont_obey_robotstxt")
@@ -94,7 +95,7 @@ class Rules:
     def note_slot(self, request: Request) -> None:
         """Remember what Scrapy has written into the meta of *request*, which has reached the downloader."""
         slot = request.meta.get("download_slot")
-        if slot is not None and slot == urlparse_cached(request).hostname:
+        if slot is not None and slot == host_of(request):
             request.meta[_WRITTEN_KEY] = slot
 
     def keep_crawl_delay(self, request: Request, robots: RobotParser) -> None:
@@ -159,10 +160,10 @@ def _new_limits(config: Config) -> Limits:
 
 
 def _names(value: Any, where: str) -> Iterable[str]:
-    if isinstance(value, str):
-        return [value]
     if value is None:
         return []
+    if isinstance(value, str):
+        return [value]
     if isinstance(value, Iterable) and not isinstance(value, (Mapping, type)):
         names = list(value)
         if all(isinstance(name, str) for name in names):

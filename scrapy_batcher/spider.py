@@ -159,6 +159,8 @@ class BatchSpider(scrapy.Spider):
 
 def _without_credentials(url: str) -> tuple[str, dict[str, bytes]]:
     """*url* without its user name and password, and the headers that stand for them."""
+    if "@" not in url:
+        return url, {}  # most of them
     parts = urlsplit(url)
     if not parts.username and not parts.password:
         return url, {}

@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from urllib.parse import urlsplit
 
+from scrapy import Request
+from scrapy.utils.httpobj import urlparse_cached
+
 # What most URLs begin with: for them this one look is enough.
 _ORDINARY = re.compile(r"https?://([A-Za-z0-9.-]+)(?::\d+)?(?:[/?#]|$)")
 
@@ -18,3 +21,12 @@ def host_in(url: str) -> str:
         return host if host.isascii() else host.encode("idna").decode()
     except ValueError:
         return ""
+
+
+def host_of(request: Request) -> str:
+    """The host in the URL of *request*; empty when there is none.
+
+    :raises ValueError: when it cannot be told
+    """
+    match = _ORDINARY.match(request.url)
+    return match[1].lower() if match else urlparse_cached(request).hostname or ""

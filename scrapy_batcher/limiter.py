@@ -92,12 +92,17 @@ class Limiter:
             return min(1, self.limit.concurrency)
         return min(self.limit.concurrency, int(self.width.value)) if self.width else self.limit.concurrency
 
+    @property
+    def is_spaced(self) -> bool:
+        """Whether it depends on when one begins when the next may."""
+        return bool(self.limit.delay or self.pace)
+
     def wait(self, now: float, *, reserved: int = 0) -> float:
         """Seconds until one may begin; infinite when one has to end before, or to begin.
 
         :param reserved: how many others will begin before
         """
-        if self.held + reserved >= self.capacity or (reserved and (self.limit.delay or self.pace)):
+        if self.held + reserved >= self.capacity or (reserved and self.is_spaced):
             return math.inf
         ahead = (reserved + 1 - self.limit.burst) / self.limit.rate
         return max(0.0, self._earliest - now, max(self._steady, now) + ahead - now)
@@ -107,7 +112,7 @@ class Limiter:
         self.held += 1
         if self.limit.rate < math.inf:
             self._steady = max(self._steady, now) + 1 / self.limit.rate
-        if self.limit.delay or self.pace:
+        if self.is_spaced:
             delay = self.limit.delay * max(0.0, 1 + self.limit.jitter * (2 * random() - 1))
             self.rest(now + max(delay, self.pace))
 

@@ -73,7 +73,7 @@ class Limits:
         :raises UnknownLimitError: when there is none under one of *keys*
         """
         now = self.now()
-        waits = [self._total.wait(now, reserved=self._total.reserved)]
+        longest = self._total.wait(now, reserved=self._total.reserved)
         for key in keys:
             limiter = self._limiters.known(key)
             if limiter is None:
@@ -81,29 +81,31 @@ class Limits:
             elif limiter.waiting:
                 return math.inf
             else:
-                waits.append(limiter.wait(now, reserved=limiter.reserved))
-        return max(waits)
+                longest = max(longest, limiter.wait(now, reserved=limiter.reserved))
+        return longest
 
-    def reserve(self, ticket: Hashable, keys: Keys) -> bool:
+    def reserve(self, ticket: Hashable, keys: Keys, *, instead_of: Hashable = None) -> bool:
         """Count in, from now on, that *ticket* is about to come for *keys*, if it would not have to wait; whether that
         is so. A reservation is no permit: nobody waits for it, except who asks for another reservation.
 
+        :param instead_of: whose reservation, if it has one, ends
         :raises RuntimeError: when *ticket* has one already
         """
         if ticket in self._reserved:
             raise RuntimeError(f"{ticket!r} already has a reservation of {self!r}")
-        if self.wait(keys):
-            return False
-        self._reserved[ticket] = keys
-        for limiter in self._limiters.of(keys):
-            limiter.reserved += 1
-        return True
+        ended = self._end_reservation(instead_of)
+        if reserved := not self.wait(keys):
+            self._reserved[ticket] = keys
+            for limiter in self._limiters.of(keys):
+                limiter.reserved += 1
+        if ended is not None and not (reserved and ended == keys):  # else nothing is new to others
+            self._free(ended)
+        return reserved
 
     def cancel(self, ticket: Hashable) -> None:
         """End the reservation of *ticket*, if it has one."""
         if (keys := self._end_reservation(ticket)) is not None:
-            self._limiters.forget(keys, self.now())
-            self._changed(keys)
+            self._free(keys)
 
     def _end_reservation(self, ticket: Hashable) -> Keys | None:
         if (keys := self._reserved.pop(ticket, None)) is not None:
@@ -113,9 +115,7 @@ class Limits:
 
     async def acquire(self, holder: Hashable, keys: Keys) -> bool:
         """Wait for a permit of each of *keys*, and take them all; whether that was to be waited for. Cancelled while it
-        waits, it leaves no trace.
-
-        The reservation of *holder*, if it has one, ends.
+        waits, it leaves no trace. The reservation of *holder*, if it has one, ends.
 
         :raises RuntimeError: when *holder* has permits already
         :raises UnknownLimitError: when there is no limit under one of *keys*
@@ -124,14 +124,13 @@ class Limits:
             raise RuntimeError(f"{holder!r} already holds permits, or waits for some, of {self!r}")
         limiters = self._limiters.of(keys)
         reserved = self._end_reservation(holder)
-        now = self.now()
-        if not self._waiters and not any(limiter.wait(now) for limiter in limiters):
-            self._begin(holder, keys, now)
-            granted = None
-        else:
+        now, granted = self.now(), None
+        if self._waiters or any(limiter.wait(now) for limiter in limiters):
             granted = self._queue(holder, keys)
-        if reserved is not None:
-            self._changed(reserved)
+        else:
+            self._begin(holder, keys, now)
+        if reserved is not None and (granted or reserved != keys or any(limiter.is_spaced for limiter in limiters)):
+            self._changed(reserved)  # else nothing is new to others: what was reserved is taken
         if granted is None or granted.called:
             return False
         try:
@@ -151,13 +150,11 @@ class Limits:
 
         :raises RuntimeError: when *holder* has none
         """
-        if holder not in self._held:
+        if (keys := self._held.pop(holder, None)) is None:
             raise RuntimeError(f"{holder!r} holds no permits of {self!r}")
-        keys = self._held.pop(holder)
         for limiter in self._limiters.of(keys):
             limiter.held -= 1
-        self._limiters.forget(keys, self.now())
-        self._more_of(keys)
+        self._free(keys)
 
     def _begin(self, holder: Hashable, keys: Keys, now: float) -> None:
         self._held[holder] = keys
@@ -273,6 +270,10 @@ class Limits:
         """
         self._limiters.change(key, changes, self.now())
         self._more_of((key,))
+
+    def _free(self, keys: Keys) -> None:
+        self._limiters.forget(keys, self.now())
+        self._more_of(keys)
 
     def _more_of(self, keys: Keys) -> None:
         self._grant()

@@ -97,7 +97,7 @@ class Ring(Generic[L]):
         if self._limits.wait(()):
             return None
         self._wake()
-        while self._let_in() or self._ready:
+        while (self._freed and self._let_in()) or self._ready:
             lane = self._first_in_turn() if self._is_round else self._first_by_length()
             assert lane, "one is ready"
             wait = self._limits.wait(lane.keys)
@@ -184,7 +184,9 @@ class Ring(Generic[L]):
             self._back(lane)
 
     def _changed(self, keys: Keys) -> None:
-        self._freed.update(dict.fromkeys(key for key in keys if key in self._full))
+        for key in keys:
+            if key in self._full:
+                self._freed[key] = None
 
     def _let_in(self) -> bool:
         """Of the lanes that wait for a key of which there is more, let the one that has waited longest go on, if it

@@ -65,7 +65,7 @@ class Turns:
     def claim(self) -> Claim | None:
         """The next target to be worked on, with a reservation of the permits it needs, under the claim itself; ``None``
         when none may be begun now."""
-        if claim := self._next(self._parked):
+        if self._parking and (claim := self._next(self._parked)):
             self._parking -= 1
             return claim
         if self._parking >= _PARKED:

@@ -98,13 +98,12 @@ class Visits:
         callback or errback, and all pipelines. A retry goes back to the ledger."""
         try:
             visit = self._parked.pop(claim.target.id, None) or self._begin(claim)
-            self._limits.cancel(claim)
             if isinstance(visit, Outcome):
                 self._books.settle(claim, visit, claim.retries)
             elif self._rules.hosts.is_given_up(visit.keys[0]):
                 outcome = Outcome("skipped/host-gave-up", error="its host has not answered, again and again")
                 self._books.settle(claim, outcome, claim.retries)
-            elif self._limits.reserve(visit.request, visit.keys):
+            elif self._limits.reserve(visit.request, visit.keys, instead_of=claim):
                 await self._go_on(visit)
             else:
                 self._park(visit)
@@ -112,6 +111,8 @@ class Visits:
             # What cannot be written down must not be fetched.
             self._books.fail(e)
             raise
+        finally:
+            self._limits.cancel(claim)
 
     def _begin(self, claim: Claim) -> Visit | Outcome:
         """The visit of *claim*, or why there is none."""

@@ -704,9 +704,16 @@ def test_listeners_are_told_what_more_may_be_had_of(desk):
     assert newly_told() == [(A, "x")]
     d.limits.cancel("r")
     assert newly_told() == [(C,)]
-    assert d.limits.reserve("s", (A, "x"))
+    assert d.limits.reserve("r", (A, "x"))
+    assert d.limits.reserve("s", (A, "x"), instead_of="r")
     d.ask("s", A, "x")
-    assert newly_told() == [(A, "x")]
+    assert newly_told() == []
+    assert d.limits.reserve("t", (B,))
+    assert d.limits.reserve("u", (C,), instead_of="t") is False
+    assert newly_told() == [(B,)]
+    assert d.limits.reserve("t", (B,))
+    d.ask("t")
+    assert newly_told() == [(B,)]
     d.limits.recovered(C)
     d.limits.recovered(C)
     assert newly_told() == [(C,)]
@@ -720,6 +727,11 @@ def test_listeners_are_told_what_more_may_be_had_of(desk):
     assert newly_told() == [(C,)]
     d.limits.end_rest(C)
     assert newly_told() == [(C,)]
+    d.limits.change(B, delay=1)
+    assert d.limits.reserve("u", (B,))
+    newly_told()
+    d.ask("u", B)
+    assert newly_told() == [(B,)]  # who comes next need not wait any more until it begins, but for the delay
     d.limits.unlisten(told.append)
     d.limits.release("s")
     assert newly_told() == []

@@ -99,9 +99,7 @@ class LimitsMachine(RuleBasedStateMachine):
     def reserve(self, keys: tuple[str, ...]) -> None:
         """A reservation is given when as many as have one, and one more, could begin; and none who wait come before."""
         ticket = self._number()
-        could = not any(set(keys) & set(waited_for) for waited_for in self.waiting.values()) and all(
-            self._may_begin(key, ahead=self._count(self.reserved, key)) for key in (TOTAL, *keys)
-        )
+        could = self._could_reserve(keys)
         assert (self.limits.wait(keys) == 0) == could
         assert self.limits.reserve(ticket, keys) == could
         if could:
@@ -112,6 +110,18 @@ class LimitsMachine(RuleBasedStateMachine):
     def come_with_a_reservation(self, data: st.DataObject) -> None:
         ticket = self._one_of(data, self.reserved)
         self._acquire(ticket, self.reserved.pop(ticket))
+
+    @precondition(lambda self: self.reserved)
+    @rule(data=st.data(), keys=WANTED)
+    def hand_reservation_over(self, data: st.DataObject, keys: tuple[str, ...]) -> None:
+        """It is as if one was cancelled, and another asked for."""
+        old = self._one_of(data, self.reserved)
+        keys = data.draw(st.sampled_from([keys, self.reserved.pop(old)]))
+        ticket = self._number()
+        could = self._could_reserve(keys)
+        assert self.limits.reserve(ticket, keys, instead_of=old) == could
+        if could:
+            self.reserved[ticket] = keys
 
     @precondition(lambda self: self.reserved)
     @rule(data=st.data())
@@ -244,6 +254,11 @@ class LimitsMachine(RuleBasedStateMachine):
 
     def _capacity(self, key: str) -> float:
         return 1 if key in self.recovering else self.limit[key].concurrency
+
+    def _could_reserve(self, keys: tuple[str, ...]) -> bool:
+        return not any(set(keys) & set(waited_for) for waited_for in self.waiting.values()) and all(
+            self._may_begin(key, ahead=self._count(self.reserved, key)) for key in (TOTAL, *keys)
+        )
 
     def _count(self, among: dict[int, tuple[str, ...]], key: str) -> int:
         return sum(key in (TOTAL, *keys) for keys in among.values())

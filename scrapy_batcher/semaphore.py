@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from weakref import WeakSet
+from enum import Enum
 
 from scrapy import Request, signals
 from scrapy.crawler import Crawler
@@ -31,6 +31,18 @@ logger = logging.getLogger(__name__)
 _SEARCH_INTERVAL = 0.1  # seconds between two looks for permits whose request is gone
 
 
+class _Stage(Enum):
+    """How far a request with permits has come."""
+
+    ON_ITS_WAY = "to the downloader"
+    DOWNLOADING = "in the downloader"
+    ANSWERED = "there, and has brought a response"
+    FAILED = "has left it without one"
+
+
+_ELSEWHERE = (_Stage.ON_ITS_WAY, _Stage.FAILED)
+
+
 class SemaphoreMiddleware:
     """A downloader middleware that lets a request pass only with a permit of each limit it counts for, and takes them
     back when the download is over, however it ends. Order it last, nearest the downloader:
@@ -46,9 +58,9 @@ class SemaphoreMiddleware:
         self.limits = rules.limits
         self._engine = Engine(crawler)
         self._stats = crawler.stats
-        self._permits: dict[Request, bool] = {}  # by identity: whether it is in the downloader; copies have none
+        self._permits: dict[Request, _Stage] = {}  # of those that have some, by identity: copies have none
+        self._peak = 0  # of how many there were
         self._expected: set[Request] = set()  # those that have a reservation
-        self._unanswered: WeakSet[Request] = WeakSet()  # those whose download has begun, and has not brought a response
         self._waited = 0.0  # seconds, by all requests together
         self._followed = False  # by middlewares that process requests after us, and may keep them from the downloader
         self._search: CallLaterResult | None = None
@@ -102,27 +114,29 @@ class SemaphoreMiddleware:
             self._waited += time.monotonic() - started
             self._stats.inc_value("batcher/permits/waits")
             self._stats.set_value("batcher/permits/wait_seconds", self._waited)
-        self._permits[request] = False
-        self._stats.max_value("batcher/permits/peak", len(self._permits))
+        self._permits[request] = _Stage.ON_ITS_WAY
+        if len(self._permits) > self._peak:
+            self._peak = len(self._permits)
+            self._stats.set_value("batcher/permits/peak", self._peak)
         if self._followed:
             self._begin_search()
 
     def request_reached_downloader(self, request: Request) -> None:
         if request in self._permits:
-            self._permits[request] = True
-            self._unanswered.add(request)
+            self._permits[request] = _Stage.DOWNLOADING
             self._engine.open_slot(request, keep_delay=self._config.autothrottle)
             self._rules.note_slot(request)
 
     def response_downloaded(self, request: Request, response: Response) -> None:
         host, latency = self._rules.host_of(request), request.meta.get("download_latency")
         self._rules.hosts.answered(host, response, latency)
-        self._unanswered.discard(request)
+        if request in self._permits:
+            self._permits[request] = _Stage.ANSWERED
 
     def request_left_downloader(self, request: Request) -> None:
-        if request in self._unanswered and request in self._permits:
-            # It failed, and its host may have to rest before another is let through: process_exception comes next.
-            self._permits[request] = False
+        if self._permits.get(request) is _Stage.DOWNLOADING:
+            # Its host may have to rest before another is let through: process_exception comes next.
+            self._permits[request] = _Stage.FAILED
             self._begin_search()
         else:
             self._release(request)
@@ -136,8 +150,7 @@ class SemaphoreMiddleware:
         return response
 
     def process_exception(self, request: Request, exception: Exception) -> None:
-        if request in self._unanswered:
-            self._unanswered.discard(request)
+        if self._permits.get(request) is _Stage.FAILED:
             self._rules.hosts.failed(self._rules.host_of(request), exception)
         self._end_unless_downloading(request)
 
@@ -145,7 +158,7 @@ class SemaphoreMiddleware:
         self._rules.keep_crawl_delay(request, robotparser)
 
     def _end_unless_downloading(self, request: Request) -> None:
-        if self._permits.get(request) is False:
+        if self._permits.get(request) in _ELSEWHERE:
             self._release(request)
         self._expect_no_more(request)
 
@@ -177,14 +190,14 @@ class SemaphoreMiddleware:
         Scrapy does not tell us of a request whose way a middleware ended by returning another request or a response,
         or by raising, nor of one that was cancelled there.
         """
-        on_their_way = [request for request, is_downloading in self._permits.items() if not is_downloading]
-        for request in on_their_way:
+        elsewhere = [request for request, stage in self._permits.items() if stage in _ELSEWHERE]
+        for request in elsewhere:
             if not self._engine.is_active(request):
                 self._release(request)
         for request in list(self._expected):
             if not self._engine.is_active(request):
                 self._expect_no_more(request)
-        is_anything = on_their_way or self._expected
+        is_anything = elsewhere or self._expected
         self._search = call_later(_SEARCH_INTERVAL, self._find_lost) if is_anything else None
 
     def spider_closed(self) -> None:

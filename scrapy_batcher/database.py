@@ -120,6 +120,11 @@ class Database:
         with self._naming():
             return self._connection.execute(statement, values).fetchall()
 
+    def execute_each(self, statement: str, values: Iterable[Sequence[Any]]) -> list[list[Any]]:
+        """The rows that *statement* gives, for each of *values*."""
+        with self._naming():
+            return [self._connection.execute(statement, each).fetchall() for each in values]
+
     def change(self, statement: str, values: Sequence[Any] = ()) -> int:
         """How many rows *statement* changed."""
         with self._naming():

@@ -89,14 +89,14 @@ class Lanes:
         :returns: the lanes' ids, by their keys; and those lanes that do not rest
         """
         texts = [("\n".join(keys), number) for keys, number in pending.items()]
-        found = self._changed((_ENTER, (_hash(text), text, number)) for text, number in texts)
+        found = self._changed(_ENTER, ((_hash(text), text, number) for text, number in texts))
         return {state.keys: state.id for state, _ in found}, [
             state for state, due in found if state.pending and not due
         ]
 
     def count(self, pending: Mapping[int, int]) -> list[LaneState]:
         """Enter that lanes have so many pending targets more; returns those that do not rest."""
-        found = self._changed((_COUNT, (number, id)) for id, number in pending.items())
+        found = self._changed(_COUNT, ((number, id) for id, number in pending.items()))
         return [state for state, due in found if state.pending and not due]
 
     def ready(self, after: int, most: int) -> list[LaneState]:
@@ -155,9 +155,8 @@ class Lanes:
         """Give nothing of *lane* to anybody before the Unix time *due*."""
         self._db.change(_REST_LANE, (due, lane))
 
-    def _changed(self, changes: Iterable[tuple[str, Sequence[Any]]]) -> list[tuple[LaneState, float]]:
-        found = [row for statement, values in changes for row in self._db.execute(statement, values)]
-        return [(self._lane(row), due) for *row, due in found]
+    def _changed(self, statement: str, values: Iterable[Sequence[Any]]) -> list[tuple[LaneState, float]]:
+        return [(self._lane(row), due) for rows in self._db.execute_each(statement, values) for *row, due in rows]
 
     def _lane(self, row: Sequence[Any]) -> LaneState:
         id, keys, pending = row

@@ -217,20 +217,19 @@ class Ledger:
 
         :raises ValueError: when one of them is not pending, or not in the ledger
         """
-        changes = [
-            *((o.name, _SETTLE, (o.name, o.status, o.error, attempts, id)) for id, o, attempts in settlements),
-            *((_WAITING, _POSTPONE, (p.due, p.retries, p.first, p.attempts, p.id)) for p in postponements),
-        ]
+        settled = [(o.name, o.status, o.error, attempts, id) for id, o, attempts in settlements]
+        waiting = [(p.due, p.retries, p.first, p.attempts, p.id) for p in postponements]
+        ids = [*(s.id for s in settlements), *(p.id for p in postponements)]
         gone: Counter[int] = Counter()
         with self._db.transaction():
-            for state, statement, values in changes:
-                found = self._db.execute(statement, values)
-                if not found:
-                    raise ValueError(f"target {values[-1]} cannot be entered as {state}: it is not pending")
-                gone[found[0][0]] -= 1
+            found = self._db.execute_each(_SETTLE, settled) + self._db.execute_each(_POSTPONE, waiting)
+            for id, lanes in zip(ids, found, strict=True):
+                if not lanes:
+                    raise ValueError(f"what became of target {id} cannot be entered: it is not pending")
+                gone[lanes[0][0]] -= 1
             self.lanes.count(gone)
             self._enter_feeds(feeds)
-        for id in [settlement.id for settlement in settlements] + [postponement.id for postponement in postponements]:
+        for id in ids:
             self.lanes.let_go(id)
 
     def take_up(self, outcome: str, after: int, most: int) -> list[int]:

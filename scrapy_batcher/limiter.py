@@ -104,6 +104,8 @@ class Limiter:
         """
         if self.held + reserved >= self.capacity or (reserved and self.is_spaced):
             return math.inf
+        if self.limit.rate == math.inf:
+            return max(0.0, self._earliest - now)
         ahead = (reserved + 1 - self.limit.burst) / self.limit.rate
         return max(0.0, self._earliest - now, max(self._steady, now) + ahead - now)
 

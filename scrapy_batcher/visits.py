@@ -85,13 +85,14 @@ class Visits:
             (self.request_scheduled, signals.request_scheduled),
             (self.request_reached_downloader, signals.request_reached_downloader),
             (self.spider_error, signals.spider_error),
-            # Connected behind Scrapy's feed exporter, which like all extensions connects before a spider is opened:
-            # what the exporter has written when we are told of an item is that item.
-            (self.item_scraped, signals.item_scraped),
             (self.item_dropped, signals.item_dropped),
             (self.item_error, signals.item_error),
         ):
             crawler.signals.connect(handler, signal)
+        if config.jobdir or engine.can_drop:  # else it would change nothing, and Scrapy makes a task of each call
+            # Connected behind Scrapy's feed exporter, which like all extensions connects before a spider is opened:
+            # what the exporter has written when we are told of an item is that item.
+            crawler.signals.connect(self.item_scraped, signals.item_scraped)
 
     async def work(self, claim: Claim) -> None:
         """Take the target of *claim* as far as it goes now: mostly to its outcome, by way of request, redirects,
@@ -124,7 +125,8 @@ class Visits:
             if names := self._rules.names_of(target):
                 request.meta.setdefault(LIMITS_KEY, names)
             keys = self._rules.keys_of(request)
-            fingerprint = self._fingerprint(request) if self._config.skip_duplicates else None
+            fingerprinter = self._crawler.request_fingerprinter if self._config.skip_duplicates else None
+            fingerprint = fingerprinter.fingerprint(request) if fingerprinter else None
         except UnknownLimitError as e:
             return Outcome("failed/other", error=error_text(e))
         except ValueError as e:  # Request() refuses what is no URL
@@ -194,9 +196,6 @@ class Visits:
             if not self._limits.reserve(request, self._rules.keys_of(request)):
                 raise Postponed(request)
         visit.request = request
-
-    def _fingerprint(self, request: Request) -> bytes:
-        return self._crawler.request_fingerprinter.fingerprint(request)
 
     async def _fetch(self, visit: Visit) -> None:
         result: Response | Failure

@@ -25,6 +25,7 @@ from scrapy_batcher.bell import Bell
 from scrapy_batcher.books import Books
 from scrapy_batcher.config import Config
 from scrapy_batcher.engine import Engine
+from scrapy_batcher.lanes import Claim
 from scrapy_batcher.limiters import Keys
 from scrapy_batcher.lines import Mark
 from scrapy_batcher.loop import call_soon
@@ -199,17 +200,15 @@ class CooperatorExtension:
     # -- the shared iterator ---------------------------------------------------------------------------------
 
     def _claims(self, books: Books, turns: Turns) -> Iterator[Deferred[None]]:
-        """What the workers take turns with: each step is a visit or a wait."""
-        assert self._visits, "a spider that is opened has its visits"
+        """What the workers take turns with: each step is a visit, and those that follow at once, or a wait."""
         try:
             while not self._stopped(books):
-                if self._engine.full or self._taking_up:
-                    yield self._wait()
+                if claim := self._claim(books, turns):
+                    yield deferred_from_coro(self._work(books, turns, claim))
                 elif books.crowded:
                     yield books.entered()
-                elif claim := turns.claim():
-                    self._workers.ring()  # there may be one for another
-                    yield deferred_from_coro(self._visits.work(claim))
+                elif self._is_held:
+                    yield self._wait()
                 elif self._more_to_come or books.pending:
                     books.enter_postponed()
                     yield self._wait()
@@ -220,6 +219,30 @@ class CooperatorExtension:
             raise
         finally:
             self._workers.ring_for_all()
+
+    def _claim(self, books: Books, turns: Turns) -> Claim | None:
+        """The next claim, if one may be begun now."""
+        if self._stopped(books) or self._is_held or books.crowded:
+            return None
+        if claim := turns.claim():
+            self._workers.ring()  # there may be one for another
+        return claim
+
+    async def _work(self, books: Books, turns: Turns, claim: Claim | None) -> None:
+        """Take *claim* as far as it goes now, and then the next one, as a task for each would cost more."""
+        assert self._visits, "a spider that is opened has its visits"
+        try:
+            while claim and await self._visits.work(claim):
+                claim = self._claim(books, turns)
+        except Exception as e:
+            # What cannot be written down must not be fetched.
+            books.fail(e)
+            raise
+
+    @property
+    def _is_held(self) -> bool:
+        """Whether nothing is to be begun for now: Scrapy has no room, or what failed is made pending once more."""
+        return self._engine.full or self._taking_up
 
     def _stopped(self, books: Books) -> bool:
         """Whether nothing more is to be begun: the spider closes, or what became of it could not be written down."""

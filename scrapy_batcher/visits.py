@@ -94,9 +94,12 @@ class Visits:
             # what the exporter has written when we are told of an item is that item.
             crawler.signals.connect(self.item_scraped, signals.item_scraped)
 
-    async def work(self, claim: Claim) -> None:
+    async def work(self, claim: Claim) -> bool:
         """Take the target of *claim* as far as it goes now: mostly to its outcome, by way of request, redirects,
-        callback or errback, and all pipelines. A retry goes back to the ledger."""
+        callback or errback, and all pipelines. A retry goes back to the ledger.
+
+        :returns: whether something was downloaded, so that others have had their turns meanwhile
+        """
         try:
             visit = self._parked.pop(claim.target.id, None) or self._begin(claim)
             if isinstance(visit, Outcome):
@@ -106,12 +109,10 @@ class Visits:
                 self._books.settle(claim, outcome, claim.retries)
             elif self._limits.reserve(visit.request, visit.keys, instead_of=claim):
                 await self._go_on(visit)
+                return visit.is_begun
             else:
                 self._park(visit)
-        except Exception as e:
-            # What cannot be written down must not be fetched.
-            self._books.fail(e)
-            raise
+            return False
         finally:
             self._limits.cancel(claim)
 

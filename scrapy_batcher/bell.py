@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections import deque
 from collections.abc import Callable
 
@@ -21,6 +23,7 @@ class Bell:
         self._soonest = soonest
         self._waiting: deque[Deferred[None]] = deque()
         self._timer: CallLaterResult | None = None
+        self._due = math.inf  # the time for which that is set
 
     def wait(self) -> Deferred[None]:
         """Fires when it is one's turn to look again."""
@@ -46,11 +49,14 @@ class Bell:
 
     def _set_timer(self) -> None:
         # That of who waits already may be for later: what keeps this one from its work may be over sooner.
-        self.stop()
-        self._timer = call_later(self._soonest(), self._on_time)
+        seconds = self._soonest()
+        due = time.monotonic() + seconds
+        if due < self._due:
+            self.stop()
+            self._timer, self._due = call_later(seconds, self._on_time), due
 
     def _on_time(self) -> None:
-        self._timer = None
+        self._timer, self._due = None, math.inf
         self.ring()
         if self._waiting:
             self._set_timer()

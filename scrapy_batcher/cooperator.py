@@ -1,8 +1,8 @@
 """N workers on one shared iterator of claims: requests come into being one by one, each when its turn has come.
 
 Example 8 of the batching walk-through this project grew from. Handing the *same* iterator to ``Cooperator.coiterate`` N
-times makes N workers: each takes the next claim when the Deferred of its last one has fired, so there are never more
-than N requests, however long the list.
+times makes N workers: each takes the next claim when its last one is done with, so there are never more than N requests,
+however long the list. One that finds a claim at once goes on with it in the same Deferred.
 """
 
 from __future__ import annotations
@@ -208,10 +208,10 @@ class CooperatorExtension:
                 elif books.crowded:
                     yield books.entered()
                 elif self._is_held:
-                    yield self._wait()
+                    yield self._wait_for_scrapy()
                 elif self._more_to_come or books.pending:
                     books.enter_postponed()
-                    yield self._wait()
+                    yield self._workers.wait()
                 else:
                     return
         except Exception as e:
@@ -248,9 +248,9 @@ class CooperatorExtension:
         """Whether nothing more is to be begun: the spider closes, or what became of it could not be written down."""
         return self._engine.closing or books.error is not None
 
-    def _wait(self) -> Deferred[None]:
-        """Fires when there may be work again: Scrapy has room and nothing scheduled, a host has, a row was read, or
-        time has passed, in which the spider may have begun to close."""
+    def _wait_for_scrapy(self) -> Deferred[None]:
+        """Fires when it may have room again: it has nothing scheduled; or time has passed, in which the spider may have
+        begun to close."""
         self._crawler.signals.connect(self._scheduler_empty, signals.scheduler_empty)
         return self._workers.wait()
 

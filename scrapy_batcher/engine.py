@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 
-from scrapy import Request
+from scrapy import Request, signals
 from scrapy.crawler import Crawler
 from scrapy.http import Response
 from scrapy.utils.defer import deferred_from_coro, maybe_deferred_to_future
+from scrapy.utils.log import logformatter_adapter
 from twisted.python.failure import Failure
+
+from scrapy_batcher.downloader import Downloader
+
+_logger = logging.getLogger("scrapy.core.engine")
 
 
 class Engine:
@@ -18,7 +24,8 @@ class Engine:
     and 2.19.0, and used by tests/test_engine.py so that it fails when one goes away: ``ExecutionEngine._slot``
     (``add_request``, ``remove_request``, ``inprogress``, ``closing``, ``nextcall``), ``.running``, ``.paused``,
     ``.downloader.needs_backout()``, ``.downloader.active``, ``.downloader.slots`` with ``concurrency`` and ``delay`` in
-    each, ``.scraper.slot.needs_backout()`` and ``.scraper.enqueue_scrape()``; the setting ``ITEM_PROCESSOR``.
+    each, ``.scraper.slot.needs_backout()`` and ``.scraper.enqueue_scrape()``; the setting ``ITEM_PROCESSOR``;
+    ``scrapy.utils.log.logformatter_adapter()``. What it needs of the downloader is in `Downloader`.
     """
 
     def __init__(self, crawler: Crawler) -> None:
@@ -26,8 +33,37 @@ class Engine:
         self._anchor = Request("data:,batch")
 
     async def download(self, request: Request) -> Response:
-        """The response to *request*, through all downloader middlewares, retries and redirects; or what they raise."""
-        return await self._crawler.engine.download_async(request)
+        """The response to *request*, through all downloader middlewares, retries and redirects; or what they raise.
+
+        What ``download_async`` does, without turning one coroutine into a Deferred and that into a Future, twice; with
+        a downloader of the project's own it is Scrapy's.
+        """
+        engine = self._crawler.engine
+        if not isinstance(engine.downloader, Downloader):
+            return await engine.download_async(request)
+        while True:
+            slot = engine._slot
+            if slot is None:
+                raise RuntimeError(f"there is no open spider to download {request} for")
+            slot.add_request(request)
+            try:
+                result = await engine.downloader.fetch_async(request)
+                if isinstance(result, Response):
+                    self._received(result, request)
+                    return result
+            finally:
+                slot.nextcall.schedule()  # there is room for one that the scheduler has
+                slot.remove_request(request)
+            request = result
+
+    def _received(self, response: Response, request: Request) -> None:
+        """Say that *response* is there, in the log and to whoever listens."""
+        crawler, spider = self._crawler, self._crawler.spider
+        assert spider is not None, "a batch runs while its spider is open"
+        request = response.request = response.request or request
+        if line := crawler.logformatter.crawled(request, response, spider):
+            _logger.log(*logformatter_adapter(line), extra={"spider": spider})
+        crawler.signals.send_catch_log(signals.response_received, response=response, request=request, spider=spider)
 
     async def scrape(self, result: Response | Failure, request: Request) -> None:
         """Hand *result* to spider middlewares, callback or errback, and item pipelines; returns when all are done."""

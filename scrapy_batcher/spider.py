@@ -88,6 +88,7 @@ class BatchSpider(scrapy.Spider):
         # As custom_settings would: at a lower priority the crawler process puts its own value back.
         settings.set("ADDONS", settings.getdict("ADDONS"), priority="spider")
         settings.set("SCHEDULER", "scrapy_batcher.scheduler.Scheduler", priority="addon")
+        settings.set("DOWNLOADER", "scrapy_batcher.downloader.Downloader", priority="addon")
         # Scrapy makes this many tasks for every response.
         settings.set("CONCURRENT_ITEMS", 1, priority="addon")
         # The errback says it once, with the reason and the attempts.

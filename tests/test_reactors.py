@@ -18,6 +18,7 @@ FILES = (
     "test_semaphore_paths.py",
     "test_resume.py",
     "test_engine.py",
+    "test_downloader.py",
     "test_reader.py",
     "test_named_limits.py",
     "test_queue.py",

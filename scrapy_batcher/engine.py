@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import logging
 import sys
+from functools import cached_property
 
 from scrapy import Request, signals
 from scrapy.crawler import Crawler
 from scrapy.http import Response
-from scrapy.utils.defer import deferred_from_coro, maybe_deferred_to_future
+from scrapy.utils.defer import deferred_from_coro
 from scrapy.utils.log import logformatter_adapter
 from twisted.python.failure import Failure
 
 from scrapy_batcher.downloader import Downloader
+from scrapy_batcher.scraper import Scraper
 
 _logger = logging.getLogger("scrapy.core.engine")
 
@@ -24,13 +26,17 @@ class Engine:
     and 2.19.0, and used by tests/test_engine.py so that it fails when one goes away: ``ExecutionEngine._slot``
     (``add_request``, ``remove_request``, ``inprogress``, ``closing``, ``nextcall``), ``.running``, ``.paused``,
     ``.downloader.needs_backout()``, ``.downloader.active``, ``.downloader.slots`` with ``concurrency`` and ``delay`` in
-    each, ``.scraper.slot.needs_backout()`` and ``.scraper.enqueue_scrape()``; the setting ``ITEM_PROCESSOR``;
-    ``scrapy.utils.log.logformatter_adapter()``. What it needs of the downloader is in `Downloader`.
+    each, ``.scraper.slot.needs_backout()``; the setting ``ITEM_PROCESSOR``; ``scrapy.utils.log.logformatter_adapter()``.
+    What it needs of the scraper is in `Scraper`, of the downloader in `Downloader`.
     """
 
     def __init__(self, crawler: Crawler) -> None:
         self._crawler = crawler
         self._anchor = Request("data:,batch")
+
+    @cached_property
+    def _scraper(self) -> Scraper:
+        return Scraper(self._crawler)  # not before there is an engine
 
     async def download(self, request: Request) -> Response:
         """The response to *request*, through all downloader middlewares, retries and redirects; or what they raise.
@@ -67,7 +73,7 @@ class Engine:
 
     async def scrape(self, result: Response | Failure, request: Request) -> None:
         """Hand *result* to spider middlewares, callback or errback, and item pipelines; returns when all are done."""
-        await maybe_deferred_to_future(self._crawler.engine.scraper.enqueue_scrape(result, request))
+        await self._scraper.scrape(result, request)
 
     def hold(self) -> None:
         """Keep the engine from closing until `let_go`.

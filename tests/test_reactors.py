@@ -19,6 +19,7 @@ FILES = (
     "test_resume.py",
     "test_engine.py",
     "test_downloader.py",
+    "test_scraper.py",
     "test_reader.py",
     "test_named_limits.py",
     "test_queue.py",

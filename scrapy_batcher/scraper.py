@@ -1,0 +1,152 @@
+"""A response on its way through spider middlewares, callback and item pipelines, without a task for each step of it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Iterable
+from inspect import isawaitable
+from typing import Any
+
+from pydispatch.dispatcher import getAllReceivers, liveReceivers  # type: ignore[import-untyped]  # it has no types
+from pydispatch.robustapply import robustApply  # type: ignore[import-untyped]  # as above
+from scrapy import Request, Spider, signals
+from scrapy.crawler import Crawler
+from scrapy.http import Response
+from scrapy.signalmanager import SignalManager
+from scrapy.spidermiddlewares.base import BaseSpiderMiddleware
+from scrapy.spidermiddlewares.depth import DepthMiddleware
+from scrapy.utils.asyncio import is_asyncio_available, sleep
+from scrapy.utils.defer import aiter_errback, ensure_awaitable, maybe_deferred_to_future
+from scrapy.utils.python import global_object_name
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+_logger = logging.getLogger("scrapy.core.scraper")
+_signal_logger = logging.getLogger("scrapy.utils.signal")
+_BROKEN = "Error caught on signal handler: %s"
+
+
+class Scraper:
+    """The way that Scrapy's scraper of *crawler* has, whose engine is to be there; shorter where that is the same.
+
+    Documented: ``BaseSpiderMiddleware``. Not documented, checked on Scrapy 2.18.0 and 2.19.0, and used by
+    tests/test_scraper.py so that it fails when one goes away: ``ExecutionEngine.scraper`` with ``concurrent_items``,
+    ``signals``, ``enqueue_scrape()``, ``call_spider_async()``, ``handle_spider_error()``, ``start_itemproc_async()``,
+    ``_check_if_closing()``, ``slot.add_response_request()``, ``.next_response_request_deferred()`` and
+    ``.finish_response()``, ``spidermw.middlewares`` and ``.scrape_response_async()``; ``aiter_errback()``.
+    """
+
+    def __init__(self, crawler: Crawler) -> None:
+        self._engine = crawler.engine
+        self._crawler = crawler
+        self._scraper = self._engine.scraper
+        self._spidermw = self._scraper.spidermw
+        self._leaves_items = all(_leaves_items(middleware) for middleware in self._spidermw.middlewares)
+        self._depth = [middleware for middleware in self._spidermw.middlewares if type(middleware) is DepthMiddleware]
+        if is_asyncio_available():
+            self._scraper.signals = _Signals(crawler)
+
+    async def scrape(self, result: Response | Failure, request: Request) -> None:
+        """Hand *result* to spider middlewares, callback or errback, and item pipelines; returns when all are done.
+
+        What ``enqueue_scrape`` does. With ``CONCURRENT_ITEMS`` at 1 a response is taken through here, where Scrapy has
+        a queue and three tasks for it.
+        """
+        if self._scraper.concurrent_items != 1 or not isinstance(result, Response):
+            await maybe_deferred_to_future(self._scraper.enqueue_scrape(result, request))
+            return
+        slot = self._scraper.slot
+        assert slot is not None, "a batch runs while its spider is open"
+        # Counted as one that waits, and at once as one that does no more: Scrapy's queue is empty whenever we look.
+        slot.add_response_request(result, request)
+        slot.next_response_request_deferred()
+        try:
+            await self._scrape(result, request)
+        except Exception:
+            _logger.exception("Scraper bug processing %s", request, extra={"spider": self._crawler.spider})
+        finally:
+            slot.finish_response(result, request)
+            self._scraper._check_if_closing()
+
+    async def _scrape(self, response: Response, request: Request) -> None:
+        items: Any = None
+
+        async def call_spider(result: Response | Failure, request: Request) -> Iterable[Any] | AsyncIterator[Any]:
+            nonlocal items
+            output = await self._scraper.call_spider_async(result, request)
+            if not (self._leaves_items and _is_one_item(output)):
+                return output
+            items = output
+            return ()  # nothing for the middlewares
+
+        try:
+            output = await self._spidermw.scrape_response_async(call_spider, response, request)
+        except Exception:  # noqa: BLE001 - it says so in the log
+            failure = Failure()  # type: ignore[no-untyped-call]  # Twisted has no types there
+            self._scraper.handle_spider_error(failure, request, response)
+            return
+        if items is None:
+            async for result in aiter_errback(output, self._scraper.handle_spider_error, request, response):
+                await self._process(result, response)
+                await sleep(0)  # a callback with many must not hold up the others
+            return
+        for middleware in self._depth:
+            for _ in middleware.process_spider_output(response, ()):
+                pass
+        for item in items:
+            await self._process(item, response)
+
+    async def _process(self, result: Any, response: Response) -> None:
+        if isinstance(result, Request):
+            self._engine.crawl(result)
+        elif result is not None:
+            await self._scraper.start_itemproc_async(result, response=response)
+
+
+def _is_one_item(output: object) -> bool:
+    return type(output) is list and (not output or (len(output) == 1 and not isinstance(output[0], Request)))
+
+
+def _leaves_items(middleware: object) -> bool:
+    """Whether *middleware* gives each item on as it is: it has nothing to do with what spiders put out, or does what
+    its base class does, which is documented, and has requests in mind alone."""
+    cls = type(middleware)
+    if not hasattr(middleware, "process_spider_output"):
+        return True
+    if not issubclass(cls, BaseSpiderMiddleware):
+        return False
+    names = ["get_processed_item", "_get_processed"]
+    if cls is not DepthMiddleware:
+        names += ["process_spider_output", "process_spider_output_async"]
+    return all(getattr(cls, name) is getattr(BaseSpiderMiddleware, name) for name in names)
+
+
+class _Signals(SignalManager):
+    """Scrapy's, but of the handlers of ``item_scraped`` only those that have something to wait for get a task."""
+
+    async def send_catch_log_async(self, signal: Any, **kwargs: Any) -> list[tuple[Any, Any]]:
+        if signal is not signals.item_scraped:
+            return await super().send_catch_log_async(signal, **kwargs)
+        waiting = []
+        results = []
+        for receiver in liveReceivers(getAllReceivers(self.sender, signal)):
+            result: Any
+            try:
+                result = robustApply(receiver, signal=signal, sender=self.sender, **kwargs)
+            except Exception as e:
+                _signal_logger.exception(_BROKEN, receiver, extra={"spider": kwargs["spider"]})
+                result = e
+            if isinstance(result, Deferred) or isawaitable(result):
+                waiting.append(_result_of(receiver, result, kwargs["spider"]))
+            else:
+                results.append((receiver, result))
+        return results + await asyncio.gather(*waiting) if waiting else results
+
+
+async def _result_of(receiver: Any, result: Any, spider: Spider) -> tuple[Any, Any]:
+    try:
+        return receiver, await ensure_awaitable(result, _warn=global_object_name(receiver))
+    except Exception as e:
+        _signal_logger.exception(_BROKEN, receiver, extra={"spider": spider})
+        return receiver, e

@@ -90,6 +90,7 @@ class BatchSpider(scrapy.Spider):
         settings.set("SCHEDULER", "scrapy_batcher.scheduler.Scheduler", priority="addon")
         settings.set("DOWNLOADER", "scrapy_batcher.downloader.Downloader", priority="addon")
         settings.set("LOG_FORMATTER", "scrapy_batcher.logformatter.LogFormatter", priority="addon")
+        settings.set("STATS_CLASS", "scrapy_batcher.stats.StatsCollector", priority="addon")
         # Scrapy makes this many tasks for every response.
         settings.set("CONCURRENT_ITEMS", 1, priority="addon")
         # The errback says it once, with the reason and the attempts.

@@ -26,8 +26,9 @@ class Engine:
     and 2.19.0, and used by tests/test_engine.py so that it fails when one goes away: ``ExecutionEngine._slot``
     (``add_request``, ``remove_request``, ``inprogress``, ``closing``, ``nextcall``), ``.running``, ``.paused``,
     ``.downloader.needs_backout()``, ``.downloader.active``, ``.downloader.slots`` with ``concurrency`` and ``delay`` in
-    each, ``.scraper.slot.needs_backout()``; the setting ``ITEM_PROCESSOR``;
-    ``scrapy.utils.log.logformatter_adapter()``. What it needs of the scraper is in `Scraper`, of the downloader in `Downloader`.
+    each, ``.scraper.slot.needs_backout()``, the setting ``ITEM_PROCESSOR``,
+    ``scrapy.utils.log.logformatter_adapter()``. What it needs of the scraper is in `Scraper`, of the downloader
+    in `Downloader`.
     """
 
     def __init__(self, crawler: Crawler) -> None:

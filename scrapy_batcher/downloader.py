@@ -15,6 +15,8 @@ from scrapy.http import Response
 from scrapy.utils.defer import ensure_awaitable
 from scrapy.utils.python import global_object_name
 
+from scrapy_batcher.signalmanager import SignalManager
+
 
 class Downloader(scrapy.core.downloader.Downloader):
     """A class for ``DOWNLOADER`` that does what Scrapy's own does, at less expense.
@@ -30,6 +32,7 @@ class Downloader(scrapy.core.downloader.Downloader):
 
     def __init__(self, crawler: Crawler) -> None:
         super().__init__(crawler)
+        self.signals = SignalManager(crawler)
         # Of those that are there: made once more, each would connect its signals twice.
         self.middleware = _Middlewares(*self.middleware.middlewares, crawler=crawler)
 

@@ -15,6 +15,7 @@ from twisted.python.failure import Failure
 
 from scrapy_batcher.downloader import Downloader
 from scrapy_batcher.scraper import Scraper
+from scrapy_batcher.signalmanager import SignalManager
 
 _logger = logging.getLogger("scrapy.core.engine")
 
@@ -33,6 +34,7 @@ class Engine:
 
     def __init__(self, crawler: Crawler) -> None:
         self._crawler = crawler
+        self._signals = SignalManager(crawler)
         self._anchor = Request("data:,batch")
 
     @cached_property
@@ -70,7 +72,7 @@ class Engine:
         request = response.request = response.request or request
         if line := crawler.logformatter.crawled(request, response, spider):
             _logger.log(*logformatter_adapter(line), extra={"spider": spider})
-        crawler.signals.send_catch_log(signals.response_received, response=response, request=request, spider=spider)
+        self._signals.send_catch_log(signals.response_received, response=response, request=request, spider=spider)
 
     async def scrape(self, result: Response | Failure, request: Request) -> None:
         """Hand *result* to spider middlewares, callback or errback, and item pipelines; returns when all are done."""

@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterable
-from inspect import isawaitable
 from typing import Any
 
-from pydispatch.dispatcher import getAllReceivers, liveReceivers  # type: ignore[import-untyped]  # it has no types
-from pydispatch.robustapply import robustApply  # type: ignore[import-untyped]  # as above
-from scrapy import Request, Spider, signals
+from scrapy import Request
 from scrapy.crawler import Crawler
 from scrapy.http import Response
-from scrapy.signalmanager import SignalManager
 from scrapy.spidermiddlewares.base import BaseSpiderMiddleware
 from scrapy.spidermiddlewares.depth import DepthMiddleware
-from scrapy.utils.asyncio import is_asyncio_available, sleep
-from scrapy.utils.defer import aiter_errback, ensure_awaitable, maybe_deferred_to_future
-from scrapy.utils.python import global_object_name
-from twisted.internet.defer import Deferred
+from scrapy.utils.asyncio import sleep
+from scrapy.utils.defer import aiter_errback, maybe_deferred_to_future
 from twisted.python.failure import Failure
 
+from scrapy_batcher.signalmanager import SignalManager
+
 _logger = logging.getLogger("scrapy.core.scraper")
-_signal_logger = logging.getLogger("scrapy.utils.signal")
-_BROKEN = "Error caught on signal handler: %s"
 
 
 class Scraper:
@@ -44,8 +37,7 @@ class Scraper:
         self._spidermw = self._scraper.spidermw
         self._leaves_items = all(_leaves_items(middleware) for middleware in self._spidermw.middlewares)
         self._depth = [middleware for middleware in self._spidermw.middlewares if type(middleware) is DepthMiddleware]
-        if is_asyncio_available():
-            self._scraper.signals = _Signals(crawler)
+        self._scraper.signals = SignalManager(crawler)
 
     async def scrape(self, result: Response | Failure, request: Request) -> None:
         """Hand *result* to spider middlewares, callback or errback, and item pipelines; returns when all are done.
@@ -120,33 +112,3 @@ def _leaves_items(middleware: object) -> bool:
     if cls is not DepthMiddleware:
         names += ["process_spider_output", "process_spider_output_async"]
     return all(getattr(cls, name) is getattr(BaseSpiderMiddleware, name) for name in names)
-
-
-class _Signals(SignalManager):
-    """Scrapy's, but of the handlers of ``item_scraped`` only those that have something to wait for get a task."""
-
-    async def send_catch_log_async(self, signal: Any, **kwargs: Any) -> list[tuple[Any, Any]]:
-        if signal is not signals.item_scraped:
-            return await super().send_catch_log_async(signal, **kwargs)
-        waiting = []
-        results = []
-        for receiver in liveReceivers(getAllReceivers(self.sender, signal)):
-            result: Any
-            try:
-                result = robustApply(receiver, signal=signal, sender=self.sender, **kwargs)
-            except Exception as e:
-                _signal_logger.exception(_BROKEN, receiver, extra={"spider": kwargs["spider"]})
-                result = e
-            if isinstance(result, Deferred) or isawaitable(result):
-                waiting.append(_result_of(receiver, result, kwargs["spider"]))
-            else:
-                results.append((receiver, result))
-        return results + await asyncio.gather(*waiting) if waiting else results
-
-
-async def _result_of(receiver: Any, result: Any, spider: Spider) -> tuple[Any, Any]:
-    try:
-        return receiver, await ensure_awaitable(result, _warn=global_object_name(receiver))
-    except Exception as e:
-        _signal_logger.exception(_BROKEN, receiver, extra={"spider": spider})
-        return receiver, e

@@ -20,6 +20,7 @@ FILES = (
     "test_engine.py",
     "test_downloader.py",
     "test_scraper.py",
+    "test_signalmanager.py",
     "test_reader.py",
     "test_named_limits.py",
     "test_queue.py",

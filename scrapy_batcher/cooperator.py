@@ -1,7 +1,7 @@
 """N workers on one shared iterator of claims: requests come into being one by one, each when its turn has come.
 
 Example 8 of the batching walk-through this project grew from. Handing the *same* iterator to ``Cooperator.coiterate`` N
-times makes N workers: each takes the next claim when its last one is done with, so there are never more than N requests,
+times makes N workers: each takes the next claim when its last one is done with, so there are at most N requests,
 however long the list. One that finds a claim at once goes on with it in the same Deferred.
 """
 
@@ -28,7 +28,7 @@ from scrapy_batcher.engine import Engine
 from scrapy_batcher.lanes import Claim
 from scrapy_batcher.limiters import Keys
 from scrapy_batcher.lines import Mark
-from scrapy_batcher.loop import call_soon
+from scrapy_batcher.loop import call_soon, sweep_timers
 from scrapy_batcher.opening import Batch, open_books
 from scrapy_batcher.outcome import error_text, exception_of
 from scrapy_batcher.progress import Totals
@@ -84,6 +84,7 @@ class CooperatorExtension:
         return extension
 
     def spider_opened(self, spider: object) -> None:
+        self._end_sweep = sweep_timers()
         if self._books and isinstance(spider, Batch):
             rules = rules_of(self._crawler, self._config)
             self._turns = Turns(self._books.lanes, rules.limits)
@@ -271,6 +272,7 @@ class CooperatorExtension:
         return self._books is not None
 
     async def spider_closed(self) -> None:
+        self._end_sweep()
         if self._books and not self._crawler.get_extension(FeedExporter):
             await self._books.shut()
 

@@ -7,7 +7,11 @@ from collections.abc import Callable
 from typing import Protocol, cast
 
 from scrapy.utils.asyncio import is_asyncio_available
+from scrapy.utils.reactor import is_reactor_installed
 from twisted.internet.interfaces import IReactorFromThreads, IReactorTime
+from twisted.internet.task import LoopingCall
+
+_SWEEP = 1.0  # seconds
 
 
 class Cancellable(Protocol):
@@ -34,3 +38,16 @@ def thread_safe_caller() -> Callable[[Callable[[], object]], object]:
     from twisted.internet import reactor  # noqa: PLC0415 - importing it installs it
 
     return cast("IReactorFromThreads", reactor).callFromThread
+
+
+def sweep_timers() -> Callable[[], None]:
+    """Have Twisted let go of timers that were cancelled; returns what ends that.
+
+    It does so whenever one of its timers comes due. On asyncio's reactor none may for minutes, as Scrapy's periodic
+    calls are asyncio's there, and each download leaves two that would fire after ``DOWNLOAD_TIMEOUT``.
+    """
+    if not is_reactor_installed():
+        return lambda: None
+    sweep = LoopingCall(lambda: None)
+    sweep.start(_SWEEP, now=False)
+    return sweep.stop

@@ -24,6 +24,7 @@ FILES = (
     "test_reader.py",
     "test_named_limits.py",
     "test_queue.py",
+    "test_loop.py",
 )
 
 

@@ -35,7 +35,7 @@ class Scraper:
         self._crawler = crawler
         self._scraper = self._engine.scraper
         self._spidermw = self._scraper.spidermw
-        self._leaves_items = all(_leaves_items(middleware) for middleware in self._spidermw.middlewares)
+        self._leaves_items = all(leaves_items(middleware) for middleware in self._spidermw.middlewares)
         self._depth = [middleware for middleware in self._spidermw.middlewares if type(middleware) is DepthMiddleware]
         self._scraper.signals = SignalManager(crawler)
 
@@ -101,7 +101,7 @@ def _is_one_item(output: object) -> bool:
     return type(output) is list and (not output or (len(output) == 1 and not isinstance(output[0], Request)))
 
 
-def _leaves_items(middleware: object) -> bool:
+def leaves_items(middleware: object) -> bool:
     """Whether *middleware* gives each item on as it is: it has nothing to do with what spiders put out, or does what
     its base class does, which is documented, and has requests in mind alone."""
     cls = type(middleware)

@@ -19,6 +19,7 @@ from scrapy.utils.asyncio import sleep
 from scrapy.utils.reactor import is_asyncio_reactor_installed
 
 from scrapy_batcher import BatchSpider
+from scrapy_batcher.scraper import leaves_items
 from tests.crawling import finish, run, watched
 from tests.mockserver import MockServer
 
@@ -273,3 +274,11 @@ async def test_no_task_for_each_handler(server: MockServer, urls) -> None:
     await finish(crawler, urls(server.url("page/one")))
     assert len(tasks) == 3
     assert len(set(tasks)) == 1
+
+
+@ensureDeferred
+async def test_scrapys_own_middlewares_leave_items(server: MockServer, urls) -> None:
+    """None of those that Scrapy switches on has anything to do with items: one item goes past them."""
+    crawler = await run(BatchSpider, urls(server.url("page/one")))
+    assert [leaves_items(middleware) for middleware in crawler.engine.scraper.spidermw.middlewares] == [True] * 6
+    assert not any(leaves_items(middleware) for middleware in (Marking(crawler), Wrapping()))

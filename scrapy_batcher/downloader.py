@@ -39,7 +39,8 @@ class Downloader(scrapy.core.downloader.Downloader):
     async def fetch_async(self, request: Request) -> Response | Request:
         """What the downloader middlewares, and the download between them, make of *request*; or what they raise.
 
-        What ``fetch`` gives a Deferred of, for whoever can await.
+        What ``fetch`` gives a Deferred of, for whoever can await, and goes on with it at once: a turn of the loop later
+        the spider may have been taken for idle.
         """
         self.active.add(request)
         try:

@@ -145,6 +145,29 @@ async def test_signals_of_a_download(server: MockServer, downloader: type) -> No
 
 @both
 @ensureDeferred
+async def test_a_request_is_somewhere_all_the_time(server: MockServer, downloader: type) -> None:
+    """The downloader has it until its result is handed on: a turn of the loop between, and the spider is idle."""
+    crawler = make_crawler(Pages, DOWNLOADER=downloader)
+    turns = []
+
+    class Fetching(Pages):
+        async def start(self):
+            request = Request(server.url("page/one"))
+            fetched = crawler.engine.downloader.fetch(request)
+            while not fetched.called:
+                turns.append(request in crawler.engine.downloader.active)
+                await sleep(0)
+            yield request
+
+    crawler.spidercls = Fetching
+    await crawler.crawl(urls=[])
+    assert turns
+    assert all(turns)
+    assert crawler.spider.statuses == [200]
+
+
+@both
+@ensureDeferred
 async def test_a_delay_is_kept(server: MockServer, downloader: type) -> None:
     """Requests to a slot with a delay wait for each other."""
     started = time.monotonic()

@@ -66,5 +66,5 @@ def test_what_can_drop_items() -> None:
     """A pipeline, or a processor of items in the place of Scrapy's."""
     assert hasattr(default_settings, "ITEM_PROCESSOR")
     assert not Engine(make_crawler(Pages)).can_drop
-    assert Engine(make_crawler(Pages, ITEM_PIPELINES={"mine.Pipeline": 300})).can_drop
-    assert Engine(make_crawler(Pages, ITEM_PROCESSOR="mine.Processor")).can_drop
+    assert Engine(make_crawler(Pages, ITEM_PIPELINES={"scrapy.pipelines.files.FilesPipeline": 300})).can_drop
+    assert Engine(make_crawler(Pages, ITEM_PROCESSOR="scrapy.pipelines.media.MediaPipeline")).can_drop

@@ -55,9 +55,13 @@ _TLS_CODES = frozenset(
     }
 )
 
-# What a response that was cut short ends with: over HTTP/1.1, and over HTTP/2.
+# What a response that was cut short ends with: by an end, by a reset or a chunk that is none, and over HTTP/2, where
+# libcurl also sends while it receives.
 _HTTP2_STREAM = 92  # CURLE_HTTP2_STREAM, for which pycurl 7.49 has no name
-_CUT_SHORT = frozenset({pycurl.E_PARTIAL_FILE, _HTTP2_STREAM})
+_CUT_SHORT = frozenset({pycurl.E_PARTIAL_FILE, pycurl.E_RECV_ERROR, pycurl.E_SEND_ERROR, pycurl.E_HTTP2, _HTTP2_STREAM})
+
+# What a response whose length nobody knows ends with: servers end TLS without a word, or reset what they are done with.
+_MAYBE_CUT_SHORT = frozenset({pycurl.E_OK, pycurl.E_RECV_ERROR})
 
 
 class CurlDownloadHandler(BaseDownloadHandler):
@@ -151,14 +155,16 @@ class CurlDownloadHandler(BaseDownloadHandler):
             flags.append("download_stopped")
         elif transfer.error:
             raise transfer.error
+        elif transfer.has_no_end and code in _MAYBE_CUT_SHORT:
+            flags.append("partial")
         elif code in _CUT_SHORT and transfer.headers is not None:
             self._check_dataloss(transfer.request, code, message)
             flags.append("dataloss")
         elif code:
             raise _error_of(transfer, code, message)
-        elif transfer.has_no_end:
-            flags.append("partial")
-        assert transfer.headers is not None, "libcurl ends no transfer well without headers"
+        elif transfer.headers is None:  # libcurl thinks no ill of headers that end with their connection
+            raise DownloadFailedError(f"{transfer.request.url}: there are no whole headers before the connection ends")
+        assert transfer.headers is not None, "nothing is stopped before there are headers"
         request, body = transfer.request, b"".join(transfer.body)
         cls = responsetypes.from_args(headers=transfer.headers, url=request.url, body=body)
         response = cls(
@@ -198,7 +204,10 @@ class CurlDownloadHandler(BaseDownloadHandler):
             self._certificates[connection] = Certificate.loadPEM(pem)
             if len(self._certificates) > 2 * self._max_idle:
                 self._certificates.popitem(last=False)
-        return self._certificates.get(connection)
+        certificate = self._certificates.get(connection)
+        if certificate:
+            self._certificates.move_to_end(connection)
+        return certificate
 
 
 def _error_of(transfer: Transfer, code: int, message: str) -> Exception:

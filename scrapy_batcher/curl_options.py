@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 import ssl
 from binascii import Error as Base64Error
 
@@ -13,6 +14,8 @@ from scrapy.utils.url import add_http_if_no_scheme
 
 # libcurl's CURLOPT_SUPPRESS_CONNECT_HEADERS, since 7.54; pycurl 7.49 has no name for it.
 _SUPPRESS_CONNECT_HEADERS = 265
+
+_TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # what HTTP takes for a method, or the name of a header
 
 _TLS_VERSIONS = {
     "TLSv1.0": (pycurl.SSLVERSION_TLSv1_0, pycurl.SSLVERSION_MAX_TLSv1_0),
@@ -45,13 +48,17 @@ class Options:
     def apply_special(self, curl: pycurl.Curl, request: Request) -> bool:
         """Set what *request* has beyond a URL and headers; whether there was any of it.
 
-        :raises ValueError: when its proxy or the address to bind to cannot be used
+        :raises ValueError: when its method, its proxy or the address to bind to cannot be used
         """
         meta = request.meta
         bind_address = meta.get("bindaddress") or self._bind_address
         if request.method == "GET" and not request.body and not meta.get("proxy") and not bind_address:
             return False
+        if not _TOKEN.fullmatch(request.method.encode()):
+            raise ValueError(f"{request.method!r} cannot be the method of a request: {request.url}")
         if request.method == "HEAD":
+            if request.body:
+                raise ValueError(f"libcurl cannot send a HEAD request with a body: {request.url}")
             curl.setopt(pycurl.NOBODY, 1)
         elif request.method != "GET" or request.body:
             curl.setopt(pycurl.CUSTOMREQUEST, request.method)
@@ -70,12 +77,17 @@ class Options:
 
     @staticmethod
     def headers_of(request: Request) -> list[bytes]:
-        """The header lines of *request*, and orders to leave out those that libcurl would add."""
+        """The header lines of *request*, and orders to leave out those that libcurl would add.
+
+        :raises ValueError: when what should be the name of a header cannot be one
+        """
         lines = []
         names = set()
         for name, values in request.headers.items():
             if name == b"Proxy-Authorization":
                 continue
+            if not _TOKEN.fullmatch(name):  # libcurl would send it, line breaks and all
+                raise ValueError(f"{name!r} cannot be the name of a header: {request.url}")
             names.add(name)
             for value in values:
                 # A value with a line break in it would be further headers.
@@ -89,20 +101,19 @@ class Options:
 
     def _apply_proxy(self, curl: pycurl.Curl, request: Request) -> None:
         curl.setopt(pycurl.PROXY, add_http_if_no_scheme(request.meta["proxy"]))
+        headers = [b"Proxy-Connection:"]  # which libcurl would add
         authorization = request.headers.get(b"Proxy-Authorization")
-        if authorization is None:
-            return
-        scheme, _, credentials = authorization.partition(b" ")
+        scheme, _, credentials = (authorization or b"").partition(b" ")
         if scheme.lower() == b"basic":
             # As name and password, libcurl keeps connections of different users apart.
             user, password = _decode(credentials)
             curl.setopt(pycurl.PROXYUSERNAME, user)
             curl.setopt(pycurl.PROXYPASSWORD, password)
-        else:
-            curl.setopt(pycurl.HEADEROPT, pycurl.HEADER_SEPARATE)
-            curl.setopt(pycurl.PROXYHEADER, [b"Proxy-Authorization: " + authorization])
+        elif authorization:
+            headers.append(b"Proxy-Authorization: " + authorization)
             curl.setopt(pycurl.FRESH_CONNECT, 1)
             curl.setopt(pycurl.FORBID_REUSE, 1)
+        curl.setopt(pycurl.PROXYHEADER, headers)
 
     @staticmethod
     def _connection(http2: bool) -> dict[int, object]:

@@ -6,6 +6,8 @@ import asyncio
 
 import pycurl
 
+_CLOSED = (pycurl.E_ABORTED_BY_CALLBACK, "the download handler was closed")
+
 
 class Multi:
     """libcurl says which sockets it waits for, and until when; the event loop says when they are ready.
@@ -27,6 +29,8 @@ class Multi:
 
     async def run(self, curl: pycurl.Curl) -> tuple[int, str]:
         """libcurl's code and message when the transfer of *curl* has ended; the code is 0 when all went well."""
+        if self._multi.closed:
+            return _CLOSED
         end: asyncio.Future[tuple[int, str]] = self._loop.create_future()
         self._running[curl] = end
         self._multi.add_handle(curl)
@@ -42,7 +46,7 @@ class Multi:
         for curl, end in self._running.items():
             self._multi.remove_handle(curl)
             if not end.done():
-                end.set_result((pycurl.E_ABORTED_BY_CALLBACK, "the download handler was closed"))
+                end.set_result(_CLOSED)
         self._running.clear()
         self._multi.close()
         self._set_timer(-1)

@@ -53,8 +53,8 @@ class Transfer:
         self._warned = False
         self._listens_to_bytes = self._anyone_listens(signals.bytes_received)
         meta = request.meta
-        self._maxsize: int = meta.get("download_maxsize", self._options.maxsize)
-        self._warnsize: int = meta.get("download_warnsize", self._options.warnsize)
+        self._maxsize: int = meta.get("download_maxsize", self._options.maxsize) or 0
+        self._warnsize: int = meta.get("download_warnsize", self._options.warnsize) or 0
         self._tell_libcurl(request, addresses)
         self._started = time.monotonic()
 
@@ -78,11 +78,14 @@ class Transfer:
         return (
             headers is not None
             and self.protocol != "h2"
-            and self.request.method != "HEAD"
-            and self.status not in (204, 304)
+            and self._has_body
             and b"Content-Length" not in headers
             and b"Transfer-Encoding" not in headers
         )
+
+    @property
+    def _has_body(self) -> bool:
+        return self.request.method != "HEAD" and self.status not in (204, 304)
 
     def _tell_libcurl(self, request: Request, addresses: str | None) -> None:
         curl, options = self.curl, self._options
@@ -95,6 +98,7 @@ class Transfer:
             if options.tells_of_tls:
                 curl.setopt(pycurl.VERBOSE, 1)
                 curl.setopt(pycurl.DEBUGFUNCTION, self._on_debug)
+        self._is_plain = False  # unless all goes well
         self._is_plain = not options.apply_special(curl, request)
         if addresses is not None:
             curl.setopt(pycurl.RESOLVE, [addresses])
@@ -131,7 +135,7 @@ class Transfer:
             self.stop = self._stopped_by(signals.headers_received, headers=headers, body_length=length)
             if self.stop:
                 return _STOP
-        if length is None or self.request.method == "HEAD":
+        if length is None or not self._has_body:
             return _GO_ON
         return self._check_size(length, "Expected to receive")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import ssl
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -11,8 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import pytest_twisted
 
+from tests.downloads import Client
 from tests.mockserver import MockServer
+from tests.wire import Script, Wire
 
 ROOT = Path(__file__).parent.parent
 
@@ -41,6 +45,34 @@ def urls(tmp_path: Path) -> Callable[..., str]:
         return str(path)
 
     return write
+
+
+@pytest.fixture
+def wire() -> Iterator[Callable[..., Wire]]:
+    """Starts servers that do as they are told."""
+    wires = []
+
+    def start(script: Script, *, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None) -> Wire:
+        wires.append(Wire(script, host=host, tls=tls))
+        return wires[-1]
+
+    yield start
+    for wire in wires:
+        wire.close()
+
+
+@pytest.fixture
+def client() -> Iterator[Callable[..., Client]]:
+    """Makes download handlers over libcurl, with the settings it is given."""
+    clients = []
+
+    def make(**settings: object) -> Client:
+        clients.append(Client(**settings))
+        return clients[-1]
+
+    yield make
+    for client in clients:
+        pytest_twisted.blockon(client.close())
 
 
 @dataclass

@@ -18,7 +18,13 @@ from tests.conftest import Project
 from tests.mockserver import MockServer
 
 # TWISTED_REACTOR= is Twisted's default reactor; TWISTED_REACTOR_ENABLED=False is no reactor, asyncio alone.
-REACTORS = {"asyncio": {}, "epoll": {"TWISTED_REACTOR": ""}, "none": {"TWISTED_REACTOR_ENABLED": False}}
+# libcurl downloads on asyncio, unless it is not wanted.
+REACTORS = {
+    "asyncio": {},
+    "asyncio without libcurl": {"BATCHER_CURL": False},
+    "epoll": {"TWISTED_REACTOR": ""},
+    "none": {"TWISTED_REACTOR_ENABLED": False},
+}
 
 
 def wait_until(condition: Callable[[], bool], process: subprocess.Popen) -> None:

@@ -1,0 +1,259 @@
+"""libcurl in whole crawls: when the add-on chooses it, on which loops it runs, how it ends."""
+
+from __future__ import annotations
+
+import gzip
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+
+import pytest
+from scrapy.settings import Settings
+
+from scrapy_batcher import Addon, addon
+from tests.certificates import make_certificate, server_context
+from tests.conftest import ROOT, Project
+from tests.crawling import CURL
+from tests.mockserver import MockServer
+from tests.wire import Wire, always, page
+
+HANDLERS = {"http": CURL, "https": CURL}
+
+MakeWire = Callable[..., Wire]
+
+
+# When it is chosen
+
+
+def handlers(**settings: object) -> dict[str, object]:
+    """The handlers of a project with the add-on and *settings*."""
+    chosen = Settings(settings)
+    Addon().update_settings(chosen)
+    return dict(chosen["DOWNLOAD_HANDLERS"])
+
+
+def test_chosen() -> None:
+    """Where pycurl is installed, for http and https, on Scrapy's default reactor and without one."""
+    assert handlers() == HANDLERS
+    assert handlers(TWISTED_REACTOR_ENABLED=False) == HANDLERS
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"BATCHER_CURL": False},
+        {"TWISTED_REACTOR": None},
+        {"TWISTED_REACTOR": "twisted.internet.selectreactor.SelectReactor"},
+        {"DOWNLOADER_CLIENTCONTEXTFACTORY": "project.ContextFactory"},
+    ],
+)
+def test_not_chosen(settings: dict) -> None:
+    """Not where it is not wanted, cannot run, or would ignore the project's own TLS."""
+    assert handlers(**settings) == {}
+
+
+def test_not_chosen_for_what_has_a_handler() -> None:
+    """A project's own handler stays, and the other scheme's is libcurl."""
+    assert handlers(DOWNLOAD_HANDLERS={"http": "project.Handler"}) == {"http": "project.Handler", "https": CURL}
+    assert handlers(DOWNLOAD_HANDLERS={"http": None, "https": None}) == {"http": None, "https": None}
+
+
+def test_not_chosen_without_pycurl(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the extra ``fast`` everything is as Scrapy has it."""
+
+    def find_none(name: str) -> ModuleSpec | None:
+        assert name == "pycurl"
+        return None
+
+    monkeypatch.setattr(addon, "find_spec", find_none)
+    assert handlers() == {}
+
+
+# Outcomes, the same with each handler
+
+
+@pytest.mark.parametrize("curl", [True, False])
+def test_outcomes(project: Project, server: MockServer, wire: MakeWire, curl: bool) -> None:
+    """What goes wrong has the same name, whoever downloads, and a project's resolver is asked."""
+    bomb = gzip.compress(b"x" * 1_000_000)
+    expected = {
+        server.url("page/1"): "fetched",
+        server.url("redirect?to=/page/2"): "fetched",
+        server.url("status/404"): "failed/http-404",
+        "http://nowhere.example/": "failed/dns",
+        "http://127.0.0.1:1/": "failed/refused",
+        server.url("page/slow?gate=never"): "failed/timeout",
+        server.url("page/1").replace("http:", "https:"): "failed/tls",
+        server.url("truncated"): "failed/truncated",
+        server.url("page/large?size=200000"): "failed/too-large",
+        wire(always(page(bomb, b"Content-Encoding: gzip", b"Content-Type: text/html"))).url(): "failed/too-large",
+        server.url("reset"): "failed/connection",
+        server.url("garbage"): "failed/connection",
+    }
+    project.write("urls.txt", "\n".join(expected))
+    settings = {
+        "BATCHER_CURL": curl,
+        "DOWNLOAD_TIMEOUT": 2,
+        "DOWNLOAD_MAXSIZE": 100_000,
+        "RETRY_ENABLED": False,
+        "BATCHER_REST": False,
+        "BATCHER_FAILURES": "failures.jsonl",
+    }
+    run = project.scrapy("crawl", "batch", "-a", "urls=urls.txt", "-O", "items.jsonl", settings=settings)
+    assert run.status == 0, run.log
+    failed = {row["url"]: row["outcome"] for row in project.items("failures.jsonl")}
+    assert {url: failed.get(url, "fetched") for url in expected} == expected
+    assert len(project.items()) == 2
+    assert "Traceback" not in run.log
+
+
+# The loops it runs on
+
+
+SPIDER = """
+import scrapy
+
+class Pages(scrapy.Spider):
+    name = "pages"
+    start_urls = {urls!r}
+    custom_settings = {settings!r}
+
+    def parse(self, response):
+        yield {{"url": response.url, "protocol": response.protocol}}
+"""
+
+
+ORDINARY = {"SPIDER_MODULES": "pages", "ADDONS": "{}"}
+
+
+def write_spider(project: Project, *urls: str, **settings: object) -> None:
+    """An ordinary spider, in a project without the add-on."""
+    settings = {"DOWNLOAD_HANDLERS": HANDLERS, **settings}
+    project.write("pages.py", SPIDER.format(urls=list(urls), settings=settings))
+
+
+def test_for_any_project(project: Project, server: MockServer) -> None:
+    """The handler works without the rest of scrapy-batcher."""
+    write_spider(project, *(server.url(f"page/{n}") for n in range(20)))
+    run = project.scrapy("crawl", "pages", "-O", "items.jsonl", settings=ORDINARY)
+    assert run.status == 0, run.log
+    assert len(project.items()) == 20
+
+
+def test_without_a_reactor(project: Project, server: MockServer) -> None:
+    """With ``TWISTED_REACTOR_ENABLED=False`` there is asyncio alone."""
+    write_spider(
+        project, *(server.url(f"page/{n}") for n in range(20)), server.url("").replace("127.0.0.1", "localhost")
+    )
+    settings = {**ORDINARY, "TWISTED_REACTOR_ENABLED": False}
+    run = project.scrapy("crawl", "pages", "-O", "items.jsonl", settings=settings)
+    assert run.status == 0, run.log
+    assert len(project.items()) == 20
+    assert run.stats["downloader/response_status_count/404"] == 1, "localhost is there, and has no such page"
+
+
+def test_on_another_reactor(project: Project, server: MockServer) -> None:
+    """One sentence says what to do."""
+    write_spider(project, server.url("page/1"))
+    settings = {**ORDINARY, "TWISTED_REACTOR": "twisted.internet.selectreactor.SelectReactor"}
+    run = project.scrapy("crawl", "pages", "-O", "items.jsonl", settings=settings)
+    assert "CurlDownloadHandler needs asyncio: set TWISTED_REACTOR to" in run.log
+    assert not server.control()["hits"]
+
+
+# How it ends
+
+
+def test_never_closed(wire: MakeWire) -> None:
+    """An interpreter that ends with a handler, a connection and a download that nobody closed ends well."""
+    program = f"""
+import asyncio
+from scrapy import Request, Spider
+from scrapy.crawler import Crawler
+from scrapy.settings import Settings
+from scrapy_batcher.curl import CurlDownloadHandler
+
+async def main():
+    global handler, download
+    handler = CurlDownloadHandler(Crawler(Spider, Settings()))
+    print((await handler.download_request(Request({wire(always(page())).url()!r}))).status)
+    download = asyncio.ensure_future(handler.download_request(Request({wire(lambda line: line.wait()).url()!r})))
+    await asyncio.sleep(0.1)
+
+from scrapy.utils.reactorless import install_reactor_import_hook
+loop = asyncio.new_event_loop()
+asyncio.set_event_loop(loop)
+from scrapy.utils.reactor import install_reactor
+install_reactor("twisted.internet.asyncioreactor.AsyncioSelectorReactor")
+from twisted.internet import reactor
+from scrapy.utils.defer import deferred_from_coro
+reactor.callWhenRunning(lambda: deferred_from_coro(main()).addBoth(lambda _: (print(_), reactor.stop())))
+reactor.run()
+"""
+    run = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.startswith("200\n")
+
+
+def test_keys_are_logged(wire: MakeWire, tmp_path: Path) -> None:
+    """libcurl writes the keys of TLS to ``SSLKEYLOGFILE``, if that is set when the process starts."""
+    server = wire(always(page()), tls=server_context(make_certificate(tmp_path / "server.pem", "127.0.0.1")))
+    program = f"from scrapy import cmdline; cmdline.execute(['scrapy', 'fetch', '--nolog', {server.url()!r}])"
+    settings = f"DOWNLOAD_HANDLERS = {HANDLERS!r}\n"
+    (tmp_path / "keysettings.py").write_text(settings)
+    run = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env={
+            "PATH": "",
+            "PYTHONPATH": f"{ROOT}:{tmp_path}",
+            "SCRAPY_SETTINGS_MODULE": "keysettings",
+            "SSLKEYLOGFILE": str(tmp_path / "keys"),
+        },
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert run.stdout == "ok\n", run.stderr
+    assert "CLIENT_HANDSHAKE_TRAFFIC_SECRET" in (tmp_path / "keys").read_text()
+
+
+@pytest.fixture(params=[1, 2])
+def interrupts(request: pytest.FixtureRequest) -> int:
+    return request.param
+
+
+def test_interrupted(project: Project, server: MockServer, wire: MakeWire, interrupts: int) -> None:
+    """After Ctrl-C downloads that never end are waited for; after the second one nothing is."""
+    silent = wire(lambda line: line.receive() and line.wait())
+    write_spider(project, *(silent.url(f"/{n}") for n in range(4)), DOWNLOAD_TIMEOUT=2 if interrupts == 1 else 100)
+    process = project.popen("crawl", "pages", settings={**ORDINARY, "RETRY_ENABLED": False})
+    log: list[str] = []
+    reader = threading.Thread(target=lambda: log.extend(line.decode() for line in process.stderr))
+    reader.start()
+    try:
+        deadline = threading.Event()
+        for _ in range(3000):
+            if len(silent.requests) == 4:
+                break
+            deadline.wait(0.02)
+        for said in ("shutting down gracefully", "twice, forcing unclean shutdown")[:interrupts]:
+            process.send_signal(signal.SIGINT)
+            for _ in range(3000):
+                if any(said in line for line in log):
+                    break
+                deadline.wait(0.02)
+        assert process.wait(60) == 0, "".join(log)
+    finally:
+        process.kill()
+        process.wait()
+        reader.join()
+        process.stdout.close()
+        process.stderr.close()
+    assert len(silent.requests) == 4
+    assert any("Spider closed (shutdown)" in line for line in log) == (interrupts == 1)
+    assert not any("Fatal" in line or "Segmentation" in line for line in log)

@@ -1,13 +1,8 @@
 """N workers on one shared iterator of claims: requests come into being one by one, each when its turn has come.
 
 Example 8 of the batching walk-through this project grew from. Handing the *same* iterator to ``Cooperator.coiterate`` N
-<<<<<<< ours
-times makes N workers: each takes the next claim when its last one is done with, so there are at most N requests,
-however long the list. One that finds a claim at once goes on with it in the same Deferred.
-=======
 times makes N workers: each takes the next claim when its last one is done with, so there are never more than N
 requests, however long the list. One that finds a claim at once goes on with it in the same Deferred.
->>>>>>> theirs
 """
 
 from __future__ import annotations

@@ -74,6 +74,10 @@ class SignalManager(scrapy.signalmanager.SignalManager):
                 results.append((receiver, result))
         return results + await asyncio.gather(*waiting) if waiting else results
 
+    def is_heard(self, signal: Any) -> bool:
+        """Whether anybody listens to *signal*."""
+        return any(True for _ in self._receivers(signal))
+
     def _receivers(self, signal: Any) -> Iterator[Any]:
         own, everyones = (dispatcher.connections.get(id(sender), {}) for sender in (self.sender, dispatcher.Any))
         if everyones or dispatcher.Any in own:

@@ -7,7 +7,6 @@ import time
 from collections.abc import Sequence
 
 import pycurl
-from pydispatch.dispatcher import getAllReceivers, liveReceivers  # type: ignore[import-untyped]  # it has no types
 from scrapy import Request, signals
 from scrapy.crawler import Crawler
 from scrapy.exceptions import DownloadCancelledError, StopDownload
@@ -15,6 +14,7 @@ from scrapy.http import Headers
 from twisted.python.failure import Failure
 
 from scrapy_batcher.curl_options import Options
+from scrapy_batcher.signalmanager import SignalManager
 
 _logger = logging.getLogger(__name__)
 
@@ -30,6 +30,7 @@ class Transfer:
 
     def __init__(self, crawler: Crawler, options: Options) -> None:
         self._crawler = crawler
+        self._signals = SignalManager(crawler)
         self._options = options
         self.curl = pycurl.Curl()
         self._is_plain = False  # whether the handle has the options that all requests share, and no others
@@ -51,7 +52,7 @@ class Transfer:
         self._lines: list[bytes] = []
         self._received = 0
         self._warned = False
-        self._listens_to_bytes = self._anyone_listens(signals.bytes_received)
+        self._listens_to_bytes = self._signals.is_heard(signals.bytes_received)
         meta = request.meta
         self._maxsize: int = meta.get("download_maxsize", self._options.maxsize) or 0
         self._warnsize: int = meta.get("download_warnsize", self._options.warnsize) or 0
@@ -131,7 +132,7 @@ class Transfer:
 
     def _check_headers(self, headers: Headers) -> int | None:
         length = _length_of(headers)
-        if self._anyone_listens(signals.headers_received):
+        if self._signals.is_heard(signals.headers_received):
             self.stop = self._stopped_by(signals.headers_received, headers=headers, body_length=length)
             if self.stop:
                 return _STOP
@@ -171,14 +172,8 @@ class Transfer:
         if kind == pycurl.INFOTYPE_TEXT and b"SSL connection" in text:
             _logger.debug("%s: %s", self.request.url, text.decode("utf-8", "replace").strip())
 
-    def _anyone_listens(self, signal: object) -> bool:
-        # Sending a signal that nobody has connected to costs several times as much as asking.
-        return any(liveReceivers(getAllReceivers(self._crawler, signal)))
-
     def _stopped_by(self, signal: object, **arguments: object) -> StopDownload | None:
-        results = self._crawler.signals.send_catch_log(
-            signal, request=self.request, spider=self._crawler.spider, **arguments
-        )
+        results = self._signals.send_catch_log(signal, request=self.request, spider=self._crawler.spider, **arguments)
         for receiver, result in results:
             if isinstance(result, Failure) and isinstance(result.value, StopDownload):
                 _logger.debug("Download stopped for %s from signal handler %s", self.request, receiver.__qualname__)

@@ -54,7 +54,7 @@ class Pages(scrapy.Spider):
 
 
 def make_crawler(spider: type[scrapy.Spider], **settings: Any) -> Crawler:
-    """A crawler that downloads with libcurl on asyncio's reactor, as the add-on has it, and as Scrapy does elsewhere."""
+    """A crawler that downloads with libcurl on asyncio's reactor, as the add-on has it; as Scrapy does elsewhere."""
     if is_asyncio_reactor_installed():
         settings = {"DOWNLOAD_HANDLERS": dict.fromkeys(("http", "https"), CURL), **settings}
     else:

@@ -19,6 +19,8 @@ from scrapy_batcher.signalmanager import SignalManager
 
 _logger = logging.getLogger("scrapy.core.scraper")
 
+_TURN = 10  # items and requests of one callback, after which others have their turn
+
 
 class Scraper:
     """The way that Scrapy's scraper of *crawler* has, whose engine is to be there; shorter where that is the same.
@@ -80,9 +82,12 @@ class Scraper:
             self._scraper.handle_spider_error(failure, request, response)
             return
         if items is None:
+            count = 0
             async for result in aiter_errback(output, self._scraper.handle_spider_error, request, response):
                 await self._process(result, response)
-                await sleep(0)  # a callback with many must not hold up the others
+                count += 1
+                if count % _TURN == 0:
+                    await sleep(0)
             return
         for middleware in self._depth:
             for _ in middleware.process_spider_output(response, ()):

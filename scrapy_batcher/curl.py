@@ -68,7 +68,7 @@ class CurlDownloadHandler(BaseDownloadHandler):
     """Downloads ``http`` and ``https`` with libcurl, as Scrapy's own handler does with Twisted.
 
     It honours the same settings, ``meta`` keys, signals and errors. It needs asyncio: Scrapy's default reactor, or
-    ``TWISTED_REACTOR_ENABLED=False``. What it does not do is in docs/curl.md.
+    ``TWISTED_REACTOR_ENABLED=False``. What it does differently is in the README.
 
     For any Scrapy project::
 

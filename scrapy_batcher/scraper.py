@@ -62,7 +62,6 @@ class Scraper:
         finally:
             slot.finish_response(result, request)
             self._scraper._check_if_closing()
-        await sleep(0)  # whatever closes the spider because of this page does so in the loop's next turn
 
     async def _scrape(self, response: Response, request: Request) -> None:
         items: Any = None

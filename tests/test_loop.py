@@ -6,14 +6,15 @@ tests/test_reactors.py runs this file once more on another reactor than asyncio'
 from __future__ import annotations
 
 import gc
+import threading
 
 from pytest_twisted import ensureDeferred
 from scrapy.utils.asyncio import call_later
 from twisted.internet.base import DelayedCall
 from twisted.internet.defer import Deferred
 
-from scrapy_batcher.loop import sweep_timers
-from tests.crawling import TIMEOUT
+from scrapy_batcher.loop import sweep_timers, thread_safe_caller
+from tests.crawling import TIMEOUT, until
 
 
 @ensureDeferred
@@ -35,6 +36,16 @@ async def test_timers_that_were_cancelled_do_not_stay() -> None:
     finally:
         end()
     raise AssertionError(f"{left} timers are left")
+
+
+@ensureDeferred
+async def test_a_call_from_another_thread() -> None:
+    """Whatever another thread asks for is done in the loop's own."""
+    threads = []
+    call = thread_safe_caller()
+    threading.Thread(target=call, args=[lambda: threads.append(threading.current_thread())]).start()
+    await until(lambda: bool(threads))
+    assert threads == [threading.main_thread()]
 
 
 def a_moment() -> Deferred[None]:

@@ -7,6 +7,7 @@
 `LimitsPriorityQueue`         a scheduler's queue that gives out what may be downloaded now
 `limits_of`, `Limit`          the limits of a crawler, to be looked at and changed while it runs; one of them
 `PostponeMiddleware`          has retries wait in the ledger
+`curl.CurlDownloadHandler`    downloads with libcurl; with the extra ``fast``
 `CooperatorExtension`         N workers on one shared iterator: requests come into being one by one
 `Target`, `Source`, `Shard`   a row of the list, the list, and a part of it for one of several processes
 `Outcome`, `Totals`           what became of a target, and of all of them

@@ -33,7 +33,7 @@ def runs() -> Iterator[dict[str, Future[subprocess.CompletedProcess[str]]]]:
     """The files, each on its way in a process: as many at a time as there are processors."""
 
     def run(file: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "pytest", "--reactor=default", "-q", f"tests/{file}"]
+        command = [sys.executable, "-m", "pytest", "--reactor=default", "--numprocesses=0", "-q", f"tests/{file}"]
         return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:

@@ -37,6 +37,14 @@ class Addresses:
             (told is not None and time.monotonic() < told + _KNOWN_SECONDS) or isIPAddress(host) or isIPv6Address(host)
         )
 
+    def were_told(self, host: str, port: int) -> None:
+        """Remember that libcurl knows *host* and *port* now."""
+        if self._size:
+            self._told[host, port] = time.monotonic()
+            self._told.move_to_end((host, port))
+            if len(self._told) > self._size:
+                self._told.popitem(last=False)
+
     async def of(self, host: str, port: int) -> str:
         """What libcurl shall be told of *host* and *port*, in the form of its option ``RESOLVE``.
 
@@ -45,11 +53,6 @@ class Addresses:
         addresses = await _resolve(host, port)
         if not addresses:
             raise CannotResolveHostError(f"DNS lookup failed: no address found for {host}")
-        if self._size:
-            self._told[host, port] = time.monotonic()
-            self._told.move_to_end((host, port))
-            if len(self._told) > self._size:
-                self._told.popitem(last=False)
         # With the plus sign it is forgotten after libcurl's usual time.
         return f"+{host}:{port}:{','.join(addresses)}"
 

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import logging
 import ssl
+import time
 from collections import OrderedDict
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -35,6 +36,7 @@ from scrapy_batcher.addresses import Addresses
 from scrapy_batcher.config import Config
 from scrapy_batcher.curl_options import Options
 from scrapy_batcher.multi import Multi
+from scrapy_batcher.redact import redact_url
 from scrapy_batcher.transfer import Transfer
 
 _logger = logging.getLogger(__name__)
@@ -59,6 +61,9 @@ _TLS_CODES = frozenset(
 # libcurl also sends while it receives.
 _HTTP2_STREAM = 92  # CURLE_HTTP2_STREAM, for which pycurl 7.49 has no name
 _CUT_SHORT = frozenset({pycurl.E_PARTIAL_FILE, pycurl.E_RECV_ERROR, pycurl.E_SEND_ERROR, pycurl.E_HTTP2, _HTTP2_STREAM})
+
+# What a kept connection ends with that the server has closed meanwhile.
+_DIED = frozenset({pycurl.E_SEND_ERROR, pycurl.E_RECV_ERROR, pycurl.E_GOT_NOTHING})
 
 # What a response whose length nobody knows ends with: servers end TLS without a word, or reset what they are done with.
 _MAYBE_CUT_SHORT = frozenset({pycurl.E_OK, pycurl.E_RECV_ERROR})
@@ -112,13 +117,25 @@ class CurlDownloadHandler(BaseDownloadHandler):
         """
         if urlparse_cached(request).scheme not in ("http", "https"):
             raise UnsupportedURLSchemeError(f"CurlDownloadHandler does not download {request.url}")
-        addresses = await self._look_up(request)
+        seconds = self._options.timeout_of(request)
+        end = time.monotonic() + seconds
+        place = _place_of(request)
+        addresses = None
+        if not self._addresses.are_known(*place):
+            addresses = await self._look_up(request, place, seconds)
+            seconds = end - time.monotonic()
         if self._multi is None:
             self._multi = Multi(self._max_idle)
         transfer = self._idle.pop() if self._idle else Transfer(self.crawler, self._options)
         try:
-            transfer.begin(request, addresses)
+            transfer.begin(request, seconds, addresses)
+            if addresses:
+                self._addresses.were_told(*place)
             code, message = await self._multi.run(transfer.curl)
+            if code in _DIED and transfer.has_nothing:
+                # Of connections that were kept it has tried five, and each had been closed by the server.
+                transfer.begin(request, end - time.monotonic(), fresh=True)
+                code, message = await self._multi.run(transfer.curl)
             return self._response_of(transfer, code, message)
         finally:
             transfer.end()
@@ -132,22 +149,11 @@ class CurlDownloadHandler(BaseDownloadHandler):
             transfer.close()
         self._idle.clear()
 
-    async def _look_up(self, request: Request) -> str | None:
-        """The addresses of the host that is connected to: the request's, or its proxy's."""
-        if proxy := request.meta.get("proxy"):
-            parts = urlparse(add_http_if_no_scheme(proxy))
-        else:
-            parts = urlparse_cached(request)
-        if not parts.hostname:
-            raise ValueError(f"there is no host in {parts.geturl()}")
-        host, port = parts.hostname, parts.port or _PORTS.get(parts.scheme, 80)
-        if self._addresses.are_known(host, port):
-            return None
-        seconds = self._options.timeout_of(request) / 1000
+    async def _look_up(self, request: Request, place: tuple[str, int], seconds: float) -> str:
         try:
-            return await asyncio.wait_for(self._addresses.of(host, port), seconds)
+            return await asyncio.wait_for(self._addresses.of(*place), seconds)
         except asyncio.TimeoutError as e:
-            raise DownloadTimeoutError(f"Getting {request.url} took longer than {seconds:g} seconds.") from e
+            raise _timed_out(request, seconds) from e
 
     def _response_of(self, transfer: Transfer, code: int, message: str) -> Response:
         flags = []
@@ -161,7 +167,7 @@ class CurlDownloadHandler(BaseDownloadHandler):
             self._check_dataloss(transfer.request, code, message)
             flags.append("dataloss")
         elif code:
-            raise _error_of(transfer, code, message)
+            raise self._error_of(transfer, code, message)
         elif transfer.headers is None:  # libcurl thinks no ill of headers that end with their connection
             raise DownloadFailedError(f"{transfer.request.url}: there are no whole headers before the connection ends")
         assert transfer.headers is not None, "nothing is stopped before there are headers"
@@ -209,24 +215,36 @@ class CurlDownloadHandler(BaseDownloadHandler):
             self._certificates.move_to_end(connection)
         return certificate
 
+    def _error_of(self, transfer: Transfer, code: int, message: str) -> Exception:
+        """What Scrapy calls libcurl's error *code*."""
+        request = transfer.request
+        if code == pycurl.E_OPERATION_TIMEDOUT:
+            return _timed_out(request, self._options.timeout_of(request))
+        if code in (pycurl.E_URL_MALFORMAT, pycurl.E_LOGIN_DENIED):
+            return ValueError(f"{redact_url(request.url)}: {message}")
+        text = f"{request.url}: {message} (libcurl's error {code})"
+        error: Exception
+        if code in (pycurl.E_COULDNT_RESOLVE_HOST, pycurl.E_COULDNT_RESOLVE_PROXY):
+            error = CannotResolveHostError(text)
+        elif code == pycurl.E_COULDNT_CONNECT and transfer.curl.getinfo(pycurl.OS_ERRNO) == errno.ECONNREFUSED:
+            error = DownloadConnectionRefusedError(text)
+        else:
+            error = DownloadFailedError(text)
+        error.__cause__ = ssl.SSLError(code, message) if code in _TLS_CODES else pycurl.error(code, message)
+        return error
 
-def _error_of(transfer: Transfer, code: int, message: str) -> Exception:
-    """What Scrapy calls libcurl's error *code*."""
-    url = transfer.request.url
-    if code == pycurl.E_OPERATION_TIMEDOUT:
-        return DownloadTimeoutError(f"Getting {url} took longer than {transfer.timeout:g} seconds.")
-    if code == pycurl.E_URL_MALFORMAT:
-        return ValueError(f"{url}: {message}")
-    text = f"{url}: {message} (libcurl's error {code})"
-    error: Exception
-    if code in (pycurl.E_COULDNT_RESOLVE_HOST, pycurl.E_COULDNT_RESOLVE_PROXY):
-        error = CannotResolveHostError(text)
-    elif code == pycurl.E_COULDNT_CONNECT and transfer.curl.getinfo(pycurl.OS_ERRNO) == errno.ECONNREFUSED:
-        error = DownloadConnectionRefusedError(text)
-    else:
-        error = DownloadFailedError(text)
-    error.__cause__ = ssl.SSLError(code, message) if code in _TLS_CODES else pycurl.error(code, message)
-    return error
+
+def _place_of(request: Request) -> tuple[str, int]:
+    """The host and port that are connected to: those of *request*, or its proxy's."""
+    proxy = request.meta.get("proxy")
+    parts = urlparse(add_http_if_no_scheme(proxy)) if proxy else urlparse_cached(request)
+    if not parts.hostname:
+        raise ValueError(f"there is no host in {parts.geturl()}")
+    return parts.hostname, parts.port or _PORTS.get(parts.scheme, 80)
+
+
+def _timed_out(request: Request, seconds: float) -> DownloadTimeoutError:
+    return DownloadTimeoutError(f"Getting {request.url} took longer than {seconds:g} seconds.")
 
 
 @lru_cache(maxsize=10_000)

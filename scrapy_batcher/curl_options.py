@@ -6,14 +6,23 @@ import base64
 import re
 import ssl
 from binascii import Error as Base64Error
+from urllib.parse import urlunparse
 
 import pycurl
 from scrapy import Request
 from scrapy.settings import BaseSettings
+from scrapy.utils.httpobj import urlparse_cached
 from scrapy.utils.url import add_http_if_no_scheme
+
+_OLDEST = (7, 49)
+if tuple(map(int, pycurl.version.split("/")[1].split(".")[:2])) < _OLDEST:
+    raise ImportError(f"pycurl is too old: {pycurl.version.split()[0]}, where 7.49 is needed", name="pycurl")
 
 # libcurl's CURLOPT_SUPPRESS_CONNECT_HEADERS, since 7.54; pycurl 7.49 has no name for it.
 _SUPPRESS_CONNECT_HEADERS = 265
+_DISALLOW_USERNAME_IN_URL = 278  # as above, since 7.61
+
+_LOWER_HEX = re.compile(r"%[0-9]?[a-f]|%[a-f][0-9]")  # which libcurl would write in capitals
 
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # what HTTP takes for a method, or the name of a header
 
@@ -52,7 +61,8 @@ class Options:
         """
         meta = request.meta
         bind_address = meta.get("bindaddress") or self._bind_address
-        if request.method == "GET" and not request.body and not meta.get("proxy") and not bind_address:
+        target = _target_of(request) if _LOWER_HEX.search(request.url) else None
+        if request.method == "GET" and not (request.body or meta.get("proxy") or bind_address or target):
             return False
         if not _TOKEN.fullmatch(request.method.encode()):
             raise ValueError(f"{request.method!r} cannot be the method of a request: {request.url}")
@@ -62,18 +72,22 @@ class Options:
             curl.setopt(pycurl.NOBODY, 1)
         elif request.method != "GET" or request.body:
             curl.setopt(pycurl.CUSTOMREQUEST, request.method)
-            if request.body or request.method == "POST":
+            if request.body or request.method in (
+                "POST",
+                "PUT",
+            ):  # whose length servers want to know, also when it is 0
                 curl.setopt(pycurl.POSTFIELDS, request.body)
         if meta.get("proxy"):
             self._apply_proxy(curl, request)
         if bind_address:
             _bind(curl, bind_address)
+        if target:
+            curl.setopt(pycurl.REQUEST_TARGET, target)
         return True
 
-    def timeout_of(self, request: Request) -> int:
-        """How long *request* may take in all, in milliseconds."""
-        seconds = request.meta.get("download_timeout") or self._timeout
-        return max(1, int(seconds * 1000))
+    def timeout_of(self, request: Request) -> float:
+        """How long *request* may take in all, in seconds."""
+        return float(request.meta.get("download_timeout") or self._timeout)
 
     @staticmethod
     def headers_of(request: Request) -> list[bytes]:
@@ -88,7 +102,8 @@ class Options:
                 continue
             if not _TOKEN.fullmatch(name):  # libcurl would send it, line breaks and all
                 raise ValueError(f"{name!r} cannot be the name of a header: {request.url}")
-            names.add(name)
+            if values:
+                names.add(name)
             for value in values:
                 # A value with a line break in it would be further headers.
                 text = b" ".join(value.split(b"\n")).replace(b"\r", b"") if b"\n" in value or b"\r" in value else value
@@ -124,6 +139,8 @@ class Options:
             pycurl.PATH_AS_IS: 1,
             pycurl.USERAGENT: "",
             pycurl.PROXY: "",  # none, and none of the environment's either
+            pycurl.NOPROXY: "",  # nor does the environment say where there is none
+            _DISALLOW_USERNAME_IN_URL: 1,  # it would become a header
             _SUPPRESS_CONNECT_HEADERS: 1,
         }
 
@@ -138,6 +155,7 @@ class Options:
             pycurl.PROXY_SSL_VERIFYHOST: 2 if verify else 0,
             pycurl.SSLVERSION: least | most,
             pycurl.OPT_CERTINFO: 1,
+            pycurl.SSL_SESSIONID_CACHE: 0,  # a session that is taken up again does not tell the certificate
         }
         trusted = ssl.get_default_verify_paths()
         if verify and trusted.cafile:
@@ -151,14 +169,28 @@ class Options:
 
 def _tls_versions(settings: BaseSettings) -> tuple[int, int]:
     limits = [pycurl.SSLVERSION_DEFAULT, pycurl.SSLVERSION_MAX_DEFAULT]
-    for i, name in enumerate(("DOWNLOAD_TLS_MIN_VERSION", "DOWNLOAD_TLS_MAX_VERSION")):
+    names = ("DOWNLOAD_TLS_MIN_VERSION", "DOWNLOAD_TLS_MAX_VERSION")
+    for i, name in enumerate(names):
         version = settings.get(name)
         if version is None:
             continue
         if version not in _TLS_VERSIONS:
             raise ValueError(f"Unknown {name} value: {version}: it must be one of {', '.join(_TLS_VERSIONS)}")
         limits[i] = _TLS_VERSIONS[version][i]
+    least, most = (settings.get(name) or default for name, default in zip(names, ("TLSv1.0", "TLSv1.3"), strict=True))
+    if least > most:
+        raise ValueError(f"DOWNLOAD_TLS_MIN_VERSION {least} is above DOWNLOAD_TLS_MAX_VERSION {most}")
+    if settings.get(names[0]) is None and most < "TLSv1.2":  # which is where libcurl begins
+        limits[0] = _TLS_VERSIONS["TLSv1.0"][0]
     return limits[0], limits[1]
+
+
+def _target_of(request: Request) -> str | None:
+    """The path and query of *request* as they are in its URL; ``None`` where a proxy is asked, for the whole URL."""
+    parts = urlparse_cached(request)
+    if parts.scheme == "http" and request.meta.get("proxy"):
+        return None
+    return urlunparse(("", "", parts.path or "/", parts.params, parts.query, ""))
 
 
 def _bind(curl: pycurl.Curl, address: str | tuple[str, int]) -> None:

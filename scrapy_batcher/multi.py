@@ -33,8 +33,8 @@ class Multi:
             return _CLOSED
         end: asyncio.Future[tuple[int, str]] = self._loop.create_future()
         self._running[curl] = end
-        self._multi.add_handle(curl)
         try:
+            self._multi.add_handle(curl)
             return await end
         finally:
             # Also when it was cancelled: libcurl then closes its connection.

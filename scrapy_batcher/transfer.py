@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Sequence
 
 import pycurl
 from scrapy import Request, signals
 from scrapy.crawler import Crawler
-from scrapy.exceptions import DownloadCancelledError, StopDownload
+from scrapy.exceptions import DownloadCancelledError, DownloadFailedError, StopDownload
 from scrapy.http import Headers
 from twisted.python.failure import Failure
 
 from scrapy_batcher.curl_options import Options
 from scrapy_batcher.signalmanager import SignalManager
+
+_STATUS_LINE = re.compile(rb"(HTTP/\d(?:\.\d)?) +(\d{3})(?!\d)")
 
 _logger = logging.getLogger(__name__)
 
@@ -37,10 +40,12 @@ class Transfer:
         self._sent_headers: Sequence[bytes] = ()
         self._timeout = 0  # milliseconds
 
-    def begin(self, request: Request, addresses: str | None) -> None:
+    def begin(self, request: Request, seconds: float, addresses: str | None = None, *, fresh: bool = False) -> None:
         """Set the handle up for *request*.
 
+        :param seconds: how long it may take in all
         :param addresses: what libcurl shall know of the host's addresses, as its option ``RESOLVE`` takes it
+        :param fresh: whether it needs a connection that nobody has used before
         :raises ValueError: when the request's URL, proxy or address to bind to cannot be used
         """
         self.request = request
@@ -56,7 +61,10 @@ class Transfer:
         meta = request.meta
         self._maxsize: int = meta.get("download_maxsize", self._options.maxsize) or 0
         self._warnsize: int = meta.get("download_warnsize", self._options.warnsize) or 0
-        self._tell_libcurl(request, addresses)
+        self._tell_libcurl(request, seconds, addresses)
+        if fresh:
+            self.curl.setopt(pycurl.FRESH_CONNECT, 1)
+            self._is_plain = False
         self._started = time.monotonic()
 
     def end(self) -> None:
@@ -68,9 +76,9 @@ class Transfer:
         self.curl.close()
 
     @property
-    def timeout(self) -> float:
-        """How long the request may take in all, in seconds."""
-        return self._timeout / 1000
+    def has_nothing(self) -> bool:
+        """Whether nothing has come on a connection that others had used before."""
+        return self.headers is None and not self._lines and self.curl.getinfo(pycurl.NUM_CONNECTS) == 0
 
     @property
     def has_no_end(self) -> bool:
@@ -88,7 +96,7 @@ class Transfer:
     def _has_body(self) -> bool:
         return self.request.method != "HEAD" and self.status not in (204, 304)
 
-    def _tell_libcurl(self, request: Request, addresses: str | None) -> None:
+    def _tell_libcurl(self, request: Request, seconds: float, addresses: str | None) -> None:
         curl, options = self.curl, self._options
         if not self._is_plain:
             curl.reset()
@@ -104,7 +112,7 @@ class Transfer:
         if addresses is not None:
             curl.setopt(pycurl.RESOLVE, [addresses])
         curl.setopt(pycurl.URL, request.url)
-        timeout = options.timeout_of(request)
+        timeout = max(1, int(seconds * 1000))
         if timeout != self._timeout:
             curl.setopt(pycurl.TIMEOUT_MS, timeout)
             curl.setopt(pycurl.CONNECTTIMEOUT_MS, timeout)
@@ -121,8 +129,11 @@ class Transfer:
             self._lines.append(line)
             return _GO_ON
         lines, self._lines = self._lines, []
-        version, _, rest = lines[0].partition(b" ")
-        self.status = int(rest[:3])
+        match = _STATUS_LINE.match(lines[0]) if lines else None
+        if not match:
+            self.error = DownloadFailedError(f"{self.request.url}: its first line is no status line: {lines[:1]}")
+            return _STOP
+        version, self.status = match[1], int(match[2])
         if self.status < 200:
             return _GO_ON  # "100 Continue", say: the response is still to come
         self.protocol = "h2" if version == b"HTTP/2" else version.decode()
@@ -176,7 +187,7 @@ class Transfer:
         results = self._signals.send_catch_log(signal, request=self.request, spider=self._crawler.spider, **arguments)
         for receiver, result in results:
             if isinstance(result, Failure) and isinstance(result.value, StopDownload):
-                _logger.debug("Download stopped for %s from signal handler %s", self.request, receiver.__qualname__)
+                _logger.debug("Download stopped for %s from signal handler %s", self.request, receiver)
                 return result.value
         return None
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from importlib import import_module
 from importlib.util import find_spec
 
 from scrapy.settings import BaseSettings, Settings
@@ -17,6 +19,9 @@ from scrapy_batcher.feeds import (
 from scrapy_batcher.postpone import PostponeMiddleware
 from scrapy_batcher.queue import LimitsPriorityQueue
 from scrapy_batcher.semaphore import SemaphoreMiddleware
+from scrapy_batcher.values import boolean
+
+_logger = logging.getLogger(__name__)
 
 SPIDERS = "scrapy_batcher.spider"
 
@@ -58,20 +63,34 @@ class Addon:
         settings.setdefault_in_component_priority_dict("DOWNLOADER_MIDDLEWARES", SemaphoreMiddleware, 1000)
         settings.setdefault_in_component_priority_dict("DOWNLOADER_MIDDLEWARES", PostponeMiddleware, 0)
         settings.setdefault_in_component_priority_dict("EXTENSIONS", CooperatorExtension, -1)
-        if settings.getbool("BATCHER_ENABLED", True):
+        is_enabled = boolean(settings, "BATCHER_ENABLED", True)
+        if is_enabled:
             settings.set("SCHEDULER_PRIORITY_QUEUE", LimitsPriorityQueue, priority="addon")
         for name, parts in _FEED_PARTS.items():
             for key, part in parts.items():
                 if key not in settings[name]:
                     settings[name].set(key, part, priority="addon")
-        if _is_curl_wanted(settings):
+        if is_enabled and _is_curl_wanted(settings) and _has_curl():
             for scheme in ("http", "https"):
                 if scheme not in settings["DOWNLOAD_HANDLERS"]:
-                    settings["DOWNLOAD_HANDLERS"].set(scheme, _CURL, priority="addon")
+                    # Not at a lower priority: without a reactor Scrapy sets another handler at this one.
+                    settings["DOWNLOAD_HANDLERS"].set(scheme, _CURL, priority="project")
 
 
 def _is_curl_wanted(settings: Settings) -> bool:
     """Whether libcurl can download, and nothing that the project has set would be lost by it."""
     has_asyncio = not settings.getbool("TWISTED_REACTOR_ENABLED", True) or settings["TWISTED_REACTOR"] == _ASYNCIO
     has_own_tls = (settings.getpriority("DOWNLOADER_CLIENTCONTEXTFACTORY") or 0) > 0
-    return settings.getbool("BATCHER_CURL", True) and has_asyncio and not has_own_tls and bool(find_spec("pycurl"))
+    return boolean(settings, "BATCHER_CURL", True) and has_asyncio and not has_own_tls
+
+
+def _has_curl() -> bool:
+    """Whether there is a pycurl, and one that works."""
+    if find_spec("pycurl") is None:
+        return False
+    try:
+        import_module("scrapy_batcher.curl")
+    except ImportError as e:
+        _logger.warning("Scrapy's own handler downloads, not libcurl, as pycurl cannot be used: %s", e)
+        return False
+    return True

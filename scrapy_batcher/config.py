@@ -1,4 +1,4 @@
-"""Every setting that scrapy-batcher reads: its default, its meaning, its complaint. Nothing else reads the settings."""
+"""Every setting of scrapy-batcher, and those of Scrapy's that it goes by: its default, its meaning, its complaint."""
 
 from __future__ import annotations
 

@@ -91,16 +91,18 @@ class Database:
     was cut short there is an earlier state of the whole.
 
     :param path: ``None`` for SQLite's own temporary database: a file without a name, deleted when it is closed
+    :param read_only: whether it is only looked at: nothing is made, or changed, and no right to do so is needed
     :raises LedgerError: from every method: the disk is full, the file is corrupt, of a newer version or no ledger. What
         is there is left as it is
     """
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, *, read_only: bool = False) -> None:
         self._path = path
+        self._is_read_only = read_only
         if sqlite3.sqlite_version_info < _SQLITE:
             raise LedgerError(f"the ledger needs SQLite 3.35 or newer: this Python has {sqlite3.sqlite_version}")
         with self._naming():
-            if path and not path.exists():
+            if path and not read_only and not path.exists():
                 self._make(path)
             self._connection = self._connect(path)
             try:
@@ -169,6 +171,10 @@ class Database:
 
     def _connect(self, path: Path | None) -> sqlite3.Connection:
         # The job's lock keeps other writers out; what a reader or `sync` lock, they lock for a moment.
+        if path and self._is_read_only:
+            # Where nobody writes there is no log, and SQLite would make one to read it.
+            mode = "mode=ro" if Path(f"{path}-wal").exists() else "immutable=1"
+            return sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", timeout=10, isolation_level=None, uri=True)
         return sqlite3.connect(path or "", timeout=10, isolation_level=None)
 
     def _make(self, path: Path) -> None:
@@ -198,6 +204,8 @@ class Database:
                 f"the ledger {path} was written by {other} scrapy-batcher: it has version {version}, where this one "
                 f"knows {_VERSION}. {remedy}, or name another JOBDIR"
             )
+        if self._is_read_only:
+            return
         # Who reads it sees what was last entered, and waits for nobody. SQLite then waits for the disk only when it
         # moves its write-ahead log into the database: in `sync`, which a thread calls.
         self._connection.execute("PRAGMA journal_mode = WAL")

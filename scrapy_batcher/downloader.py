@@ -100,4 +100,5 @@ class _Middlewares(DownloaderMiddlewareManager):
 
 
 def _wrong(method: Callable[..., Any], expected: str, result: object) -> _InvalidOutput:
-    return _InvalidOutput(f"{global_object_name(method)}() must return {expected}, not {type(result).__name__}")
+    name = getattr(method, "__qualname__", method)
+    return _InvalidOutput(f"Middleware {name} must return {expected}, got {type(result)}")

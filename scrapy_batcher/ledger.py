@@ -133,8 +133,8 @@ class Ledger:
     :raises LedgerError: from every method, when its file cannot be used
     """
 
-    def __init__(self, path: Path | None = None) -> None:
-        self._db = Database(path)
+    def __init__(self, path: Path | None = None, *, read_only: bool = False) -> None:
+        self._db = Database(path, read_only=read_only)
         self.lanes = Lanes(self._db)
         self.sync = self._db.sync
         self.close = self._db.close

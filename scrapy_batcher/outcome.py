@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -72,6 +73,9 @@ _BY_IGNORE_MESSAGE = (
     ("max redirections reached", "failed/redirect-loop"),
     ("exceeded DOWNLOAD_MAXSIZE", "failed/too-large"),
 )
+
+# Scrapy says the same of a scheme that it does not know, and of one whose handler could not be made (checked as above).
+_HANDLER_BROKEN = re.compile(r"Unsupported URL scheme 'https?': (?!no handler available)")
 
 _TLS_ERRORS = (SSL.Error, ssl.SSLError, VerificationError)
 
@@ -158,6 +162,8 @@ def exception_of(failure: Failure) -> BaseException:
 
 
 def _name_of(exception: BaseException) -> str:
+    if isinstance(exception, NotSupported) and _HANDLER_BROKEN.match(str(exception)):
+        return "failed/other"
     if isinstance(exception, IgnoreRequest):
         message = str(exception)
         return next((name for part, name in _BY_IGNORE_MESSAGE if part in message), "skipped/filtered")

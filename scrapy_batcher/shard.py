@@ -11,7 +11,7 @@ from scrapy_batcher.url import host_in
 
 BY = ("host", "url")
 
-_WRITTEN = re.compile(r"([0-9]{1,6})/([0-9]{1,6})")
+_WRITTEN = re.compile(r"([0-9]{1,18})/([0-9]{1,18})")
 
 
 @dataclass(frozen=True, slots=True)

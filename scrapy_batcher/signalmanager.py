@@ -25,7 +25,8 @@ _BROKEN = "Error caught on signal handler: %s"
 
 
 class SignalManager(scrapy.signalmanager.SignalManager):
-    """Sends what Scrapy's own sends, to the handlers that are connected to that, in the same order.
+    """Sends what Scrapy's own sends, to the handlers that are connected to that, in the same order; but one that has
+    something to wait for begins after the others.
 
     Scrapy's looks at four tables for each signal, at the code of each handler for the names of its arguments, and makes
     a task for each handler that may be asynchronous, whether it is or not. A page has half a dozen of signals.

@@ -40,7 +40,7 @@ class Job:
         path = ledger_in(Path(jobdir))
         if not path.exists():
             raise LedgerError(f"{jobdir} has no job in it, as there is no {path.name}: name the JOBDIR of a batch")
-        with closing(Ledger(path)) as ledger:
+        with closing(Ledger(path, read_only=True)) as ledger:
             complete = ledger.complete  # before the tally, which it then holds for
             tally = ledger.tally()
             totals = Totals.from_tally(

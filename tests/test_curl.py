@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import gc
 import itertools
 import logging
 import os
+import threading
 from collections.abc import Callable
 from ipaddress import ip_address
 from threading import Event
@@ -91,10 +91,12 @@ async def test_bodies(wire: MakeWire, client: MakeClient, method: str) -> None:
     assert server.requests == [head(server, method=method) + b"Content-Length: 5120\r\n\r\n" + body]
 
 
-@pytest.mark.parametrize(("method", "length"), [("POST", b"Content-Length: 0\r\n"), ("PUT", b""), ("OPTIONS", b"")])
+@pytest.mark.parametrize(
+    ("method", "length"), [("POST", b"Content-Length: 0\r\n"), ("PUT", b"Content-Length: 0\r\n"), ("OPTIONS", b"")]
+)
 @ensureDeferred
 async def test_no_body(wire: MakeWire, client: MakeClient, method: str, length: bytes) -> None:
-    """A POST says that it has no body, as Scrapy's own handler has it; other methods do not."""
+    """A POST or PUT says that it has no body, as Scrapy's own handler has it; other methods do not."""
     server, curl = wire(OK), client()
     await curl.get(server.url(), method=method)
     assert server.requests == [head(server, method=method) + length + b"\r\n"]
@@ -196,18 +198,46 @@ async def test_verbatim_urls(wire: MakeWire, client: MakeClient) -> None:
 
 @ensureDeferred
 async def test_names_and_passwords_in_urls(wire: MakeWire, client: MakeClient) -> None:
-    """They are sent as Basic credentials, unless there is an Authorization already."""
+    """libcurl would make a header of them, which nobody has asked for: Scrapy's own handler refuses them, too."""
     server, curl = wire(OK), client()
-    url = server.url().replace("//", "//me:secret@", 1)
-    await curl.get(url)
-    await curl.get(url, headers={"Authorization": "Bearer token"})
-    await curl.get(server.url())
-    basic = b"Authorization: Basic " + base64.b64encode(b"me:secret")
-    assert server.requests == [
-        head(server) + basic + b"\r\n\r\n",
-        head(server) + b"Authorization: Bearer token\r\n\r\n",
+    with pytest.raises(ValueError, match="prohibited") as caught:
+        await curl.get(server.url().replace("//", "//me:secret@", 1))
+    assert "secret" not in str(caught.value)
+    assert not server.requests
+
+
+@ensureDeferred
+async def test_nothing_of_another_request(wire: MakeWire, client: MakeClient) -> None:
+    """A request without header lines has none of the one before on the same handle."""
+    server, curl = wire(OK), client()
+    await curl.get(server.url(), headers={"Authorization": "Bearer secret", "Cookie": "session=secret"})
+    await curl.get(server.url(), headers={"Accept": None, "User-Agent": None})
+    await curl.get(server.url(), method="POST", body=b"x", headers={"Content-Type": None})
+    assert b"secret" in server.requests[0]
+    assert server.requests[1:] == [
         head(server) + b"\r\n",
+        head(server, method="POST") + b"Content-Length: 1\r\n\r\nx",
     ]
+
+
+@pytest.mark.parametrize("path", ["/%d0%bf%2f%2e%2e?q=%2f", "/%2F?%2f", "/a;b=%c3?x", "/?%2f"])
+@ensureDeferred
+async def test_what_is_escaped_stays_as_it_is(wire: MakeWire, client: MakeClient, path: str) -> None:
+    """libcurl would write the digits of a path in capitals; the next request is none the wiser."""
+    server, curl = wire(OK), client()
+    await curl.get(server.url().rstrip("/") + path, meta={"verbatim_url": True})
+    await curl.get(server.url())
+    assert [request.split(b" ")[1] for request in server.requests] == [path.encode(), b"/"]
+
+
+@pytest.mark.parametrize("answer", [b"HTTP/1.1\t200 OK\r\n\r\n", b"\r\n\r\n\r\n", b"HTTP/1.1 2000 OK\r\n\r\n"])
+@ensureDeferred
+async def test_no_status_line(wire: MakeWire, client: MakeClient, capfd, answer: bytes) -> None:
+    """It is an error that says so, not a traceback of pycurl's."""
+    server, curl = wire(once(answer)), client()
+    with pytest.raises(DownloadFailedError):
+        await curl.get(server.url())
+    assert "Traceback" not in capfd.readouterr().err
 
 
 @ensureDeferred
@@ -497,6 +527,28 @@ async def test_reset_before_the_response(wire: MakeWire, client: MakeClient) -> 
     with pytest.raises(DownloadFailedError, match=server.url()):
         await curl.get(server.url())
     assert len(server.requests) == 1, "a new connection has nothing stale about it"
+
+
+@ensureDeferred
+async def test_many_connections_that_were_closed_meanwhile(wire: MakeWire, client: MakeClient) -> None:
+    """Where each kept connection turns out to be closed once it is used, the request goes out on a new one."""
+    used = threading.Event()
+    together = threading.Barrier(8)
+
+    def script(line: Line) -> None:
+        line.receive()
+        if not used.is_set():
+            together.wait(10)  # so that there are eight connections
+        line.send(page())
+        if not used.is_set():
+            line.receive()  # the next one, which has no answer
+            line.reset()
+
+    server, curl = wire(script), client(CONCURRENT_REQUESTS=8)
+    await gatherResults([curl.get(server.url()) for _ in range(8)])
+    used.set()
+    assert (await curl.get(server.url())).body == b"ok"
+    assert server.connections == 9
 
 
 @ensureDeferred

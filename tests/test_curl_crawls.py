@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -69,6 +70,28 @@ def test_not_chosen_without_pycurl(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(addon, "find_spec", find_none)
     assert handlers() == {}
+
+
+@pytest.mark.parametrize("text", ["raise ImportError('another OpenSSL')", "version = 'PycURL/7.45.3 libcurl/7.88.1'"])
+def test_a_pycurl_that_cannot_be_used(project: Project, server: MockServer, text: str) -> None:
+    """A broken or older one, which is there for something else: one sentence, and Scrapy's own handler downloads."""
+    project.write("pycurl.py", text)
+    project.write("urls.txt", server.url("page/1"))
+    run = project.scrapy("crawl", "batch", "-a", "urls=urls.txt", "-O", "items.jsonl")
+    assert run.status == 0, run.log
+    assert "Scrapy's own handler downloads, not libcurl, as pycurl cannot be used" in run.log
+    assert len(project.items()) == 1
+
+
+def test_not_chosen_when_off() -> None:
+    """With ``BATCHER_ENABLED`` off everything is as Scrapy has it."""
+    assert handlers(BATCHER_ENABLED=False) == {}
+
+
+def test_a_word_that_is_neither_true_nor_false() -> None:
+    """It is refused by its name."""
+    with pytest.raises(ValueError, match="BATCHER_CURL must be True or False, not 'maybe'"):
+        handlers(BATCHER_CURL="maybe")
 
 
 # Outcomes, the same with each handler
@@ -152,6 +175,21 @@ def test_without_a_reactor(project: Project, server: MockServer) -> None:
     assert run.status == 0, run.log
     assert len(project.items()) == 20
     assert run.stats["downloader/response_status_count/404"] == 1, "localhost is there, and has no such page"
+
+
+@pytest.mark.parametrize("curl", [True, False])
+def test_chosen_without_a_reactor(project: Project, server: MockServer, curl: bool) -> None:
+    """The add-on's choice stands where Scrapy makes one of its own: a handler that calls itself experimental."""
+    project.write("urls.txt", server.url("page/1"))
+    settings = {"TWISTED_REACTOR_ENABLED": False, "BATCHER_CURL": curl, "TELNETCONSOLE_ENABLED": False}
+    # Scrapy's choice is one of two, by what is installed, and each brings warnings along.
+    command = [*project.command("crawl", "batch", "-a", "urls=urls.txt", "-O", "items.jsonl", settings=settings)]
+    command[1:3] = []
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(project.path)])}
+    run = subprocess.run(command, cwd=project.path, env=environment, capture_output=True, text=True, timeout=60)
+    assert run.returncode == 0, run.stderr
+    assert ("is experimental" in run.stderr) != curl
+    assert len(project.items()) == 1
 
 
 def test_on_another_reactor(project: Project, server: MockServer) -> None:

@@ -179,6 +179,16 @@ async def test_proxies_of_the_environment(wire: MakeWire, client: MakeClient, tl
     assert proxy.connections == 0
 
 
+@ensureDeferred
+async def test_the_environment_takes_no_proxy_away(wire: MakeWire, client: MakeClient, monkeypatch) -> None:
+    """A request whose proxy is named does not go past it, whatever ``no_proxy`` says."""
+    proxy, server, curl = wire(OK), wire(OK), client()
+    monkeypatch.setenv("no_proxy", "*")
+    monkeypatch.setenv("NO_PROXY", "*")
+    await curl.get(server.url(), meta={"proxy": proxy.url("")})
+    assert (len(proxy.requests), server.connections) == (1, 0)
+
+
 # Where from
 
 

@@ -109,6 +109,15 @@ async def test_the_certificate_of_a_response(wire: MakeWire, client: MakeClient,
 
 
 @ensureDeferred
+async def test_the_certificate_on_each_connection(wire: MakeWire, client: MakeClient, tls) -> None:
+    """Each connection has a handshake of its own: of a session that is taken up again libcurl has no certificate."""
+    server, curl = wire(once(page(b"ok", b"Connection: close")), tls=tls), client()
+    for _ in range(3):
+        assert (await curl.get(server.url())).certificate
+    assert server.connections == 3
+
+
+@ensureDeferred
 async def test_a_certificate_is_kept_while_it_is_used(wire: MakeWire, client: MakeClient, tls) -> None:
     """Connections that come and go do not make a handler forget that of one that stays."""
     stays, goes, curl = wire(OK, tls=tls), wire(once(page()), tls=tls), client(CONCURRENT_REQUESTS=2)

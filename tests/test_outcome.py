@@ -107,6 +107,11 @@ CASES = {
     "too large": (DownloadCancelledError("Expected to receive 9 bytes which is larger"), "failed/too-large"),
     "too large, chunked": (wrapped(CancelledError()), "failed/too-large"),
     "scheme": (NotSupported("Unsupported URL scheme 'gopher'"), "skipped/unsupported-scheme"),
+    "scheme without a handler": (
+        NotSupported("Unsupported URL scheme 'http': no handler available for that scheme"),
+        "skipped/unsupported-scheme",
+    ),
+    "handler that cannot be made": (NotSupported("Unsupported URL scheme 'https': it needs asyncio"), "failed/other"),
     "scheme, a handler's": (wrapped(SchemeNotSupported("gopher")), "skipped/unsupported-scheme"),
     "scheme, Scrapy's": (UnsupportedURLSchemeError("gopher"), "skipped/unsupported-scheme"),
     "host name too long": (caught("{}.example".format("é" * 70).encode, "idna"), "skipped/invalid"),

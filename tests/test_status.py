@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sqlite3
 import subprocess
 import sys
 from collections import Counter
@@ -46,6 +48,29 @@ def sharded(tmp_path: Path, *shards: str, **kwargs: object) -> list[str]:
 
 def last(jobdirs: list[str]) -> str:
     return list(status(jobdirs))[-1]
+
+
+def test_who_may_only_read(tmp_path):
+    """A ledger is only looked at: no log is left, or taken over, and no right to write is needed."""
+    path = Path(job(tmp_path / "job", FETCHED, None))
+    before = {file.name: file.read_bytes() for file in path.iterdir()}
+    path.chmod(0o500)
+    (path / "ledger.sqlite").chmod(0o400)
+    assert next(iter(status([str(path)]))) == f"{path}: not finished"
+    assert {file.name: file.read_bytes() for file in path.iterdir()} == before
+
+
+def test_what_a_kill_has_left(tmp_path):
+    """SQLite's log of a job that was killed is read, and left for the job."""
+    path = Path(job(tmp_path / "job", FETCHED))
+    writer = sqlite3.connect(path / "ledger.sqlite")
+    writer.execute("UPDATE target SET state = 'pending'")
+    writer.commit()
+    copy = shutil.copytree(path, tmp_path / "killed")
+    writer.close()
+    log = (copy / "ledger.sqlite-wal").read_bytes()
+    assert next(iter(status([str(copy)]))) == f"{copy}: not finished"
+    assert (copy / "ledger.sqlite-wal").read_bytes() == log != b""
 
 
 def test_one_job(tmp_path):

@@ -69,7 +69,9 @@ def main() -> None:
 
 def memory_at(run: Run, part: float) -> float:
     """MiB of memory when that *part* of the time was over: what was last seen by then."""
-    return [memory for seconds, memory in run.samples if seconds <= max(part * run.wall, run.samples[0][0])][-1]
+    # A process that is just ending has none.
+    seen = [(seconds, memory) for seconds, memory in run.samples if memory]
+    return [memory for seconds, memory in seen if seconds <= max(part * run.wall, seen[0][0])][-1]
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ ROOMS = {
     "scraper": "scrapy/core/scraper scrapy/core/spidermw scrapy/spidermiddlewares/ scrapy/pipelines/",
     "engine, scheduler": "scrapy/core/ scrapy/pqueues engine scheduler",
     "workers": "twisted/internet/task cooperator visits visit",
-    "signals": "scrapy/signalmanager scrapy/utils/signal pydispatch/",
+    "signals": "scrapy/signalmanager scrapy/utils/signal pydispatch/ signalmanager",
     "requests, responses, items": "scrapy/http/ scrapy/responsetypes item spider",
     "tasks, Deferreds, event loop": "asyncio/ twisted/internet/ scrapy/utils/defer scrapy/utils/asyncio",
 }

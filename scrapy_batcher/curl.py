@@ -139,7 +139,10 @@ class CurlDownloadHandler(BaseDownloadHandler):
             return self._response_of(transfer, code, message)
         finally:
             transfer.end()
-            self._idle.append(transfer)
+            if self._multi.closed:
+                transfer.close()
+            else:
+                self._idle.append(transfer)
 
     async def close(self) -> None:
         """Close all connections; downloads that are under way fail."""

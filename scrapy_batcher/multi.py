@@ -29,7 +29,7 @@ class Multi:
 
     async def run(self, curl: pycurl.Curl) -> tuple[int, str]:
         """libcurl's code and message when the transfer of *curl* has ended; the code is 0 when all went well."""
-        if self._multi.closed:
+        if self.closed:
             return _CLOSED
         end: asyncio.Future[tuple[int, str]] = self._loop.create_future()
         self._running[curl] = end
@@ -38,8 +38,12 @@ class Multi:
             return await end
         finally:
             # Also when it was cancelled: libcurl then closes its connection.
-            if self._running.pop(curl, None) and not self._multi.closed:
+            if self._running.pop(curl, None) and not self.closed:
                 self._multi.remove_handle(curl)
+
+    @property
+    def closed(self) -> bool:
+        return bool(self._multi.closed)
 
     def close(self) -> None:
         """End all transfers, as libcurl does where it is told to, and close all connections."""

@@ -179,6 +179,37 @@ async def test_proxies_of_the_environment(wire: MakeWire, client: MakeClient, tl
     assert proxy.connections == 0
 
 
+@pytest.mark.parametrize("scheme", ["socks5", "socks5h"])
+@ensureDeferred
+async def test_socks(wire: MakeWire, client: MakeClient, scheme: str) -> None:
+    """A SOCKS proxy is told the server's address, or, with ``socks5h``, its name."""
+    asked = []
+
+    def script(line: Line) -> None:
+        line.read()  # which kinds of credentials there are
+        line.send(b"\x05\x00")  # none, please
+        asked.append(line.read())
+        line.send(b"\x05\x00\x00\x01" + bytes(6))  # connected
+        line.receive()
+        line.send(page(b"by the proxy"))
+
+    proxy, curl = wire(script), client()
+    host = "name.example" if scheme == "socks5h" else "127.0.0.1"
+    response = await curl.get(f"http://{host}:8080/", meta={"proxy": proxy.url("").replace("http", scheme, 1)})
+    assert response.body == b"by the proxy"
+    address = b"\x03\x0cname.example" if scheme == "socks5h" else b"\x01\x7f\x00\x00\x01"
+    assert asked == [b"\x05\x01\x00" + address + (8080).to_bytes(2, "big")]
+
+
+@ensureDeferred
+async def test_a_proxy_over_tls(wire: MakeWire, client: MakeClient, tls) -> None:
+    """The proxy itself may be reached over TLS."""
+    proxy, curl = wire(always(page(b"by the proxy")), tls=tls), client()
+    response = await curl.get("http://nowhere.example/", meta={"proxy": proxy.url("")})
+    assert response.body == b"by the proxy"
+    assert proxy.requests[0].startswith(b"GET http://nowhere.example/ HTTP/1.1\r\n")
+
+
 @ensureDeferred
 async def test_the_environment_takes_no_proxy_away(wire: MakeWire, client: MakeClient, monkeypatch) -> None:
     """A request whose proxy is named does not go past it, whatever ``no_proxy`` says."""

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 
 from scrapy.settings import BaseSettings, Settings
 
+from scrapy_batcher.config import Config
 from scrapy_batcher.cooperator import CooperatorExtension
 from scrapy_batcher.feeds import (
     CsvItemExporter,
@@ -63,7 +64,7 @@ class Addon:
         settings.setdefault_in_component_priority_dict("DOWNLOADER_MIDDLEWARES", SemaphoreMiddleware, 1000)
         settings.setdefault_in_component_priority_dict("DOWNLOADER_MIDDLEWARES", PostponeMiddleware, 0)
         settings.setdefault_in_component_priority_dict("EXTENSIONS", CooperatorExtension, -1)
-        is_enabled = boolean(settings, "BATCHER_ENABLED", True)
+        is_enabled = boolean(settings, "BATCHER_ENABLED", Config.enabled)
         if is_enabled:
             settings.set("SCHEDULER_PRIORITY_QUEUE", LimitsPriorityQueue, priority="addon")
         for name, parts in _FEED_PARTS.items():
@@ -81,7 +82,7 @@ def _is_curl_wanted(settings: Settings) -> bool:
     """Whether libcurl can download, and nothing that the project has set would be lost by it."""
     has_asyncio = not settings.getbool("TWISTED_REACTOR_ENABLED", True) or settings["TWISTED_REACTOR"] == _ASYNCIO
     has_own_tls = (settings.getpriority("DOWNLOADER_CLIENTCONTEXTFACTORY") or 0) > 0
-    return boolean(settings, "BATCHER_CURL", True) and has_asyncio and not has_own_tls
+    return boolean(settings, "BATCHER_CURL", Config.curl) and has_asyncio and not has_own_tls
 
 
 def _has_curl() -> bool:

@@ -42,17 +42,13 @@ class Bell:
         for deferred in waiting:
             deferred.callback(None)
 
-    def stop(self) -> None:
-        """Let time wake nobody any more."""
-        if self._timer:
-            self._timer.cancel()
-
     def _set_timer(self) -> None:
         # That of who waits already may be for later: what keeps this one from its work may be over sooner.
         seconds = self._soonest()
         due = time.monotonic() + seconds
         if due < self._due:
-            self.stop()
+            if self._timer:
+                self._timer.cancel()
             self._timer, self._due = call_later(seconds, self._on_time), due
 
     def _on_time(self) -> None:

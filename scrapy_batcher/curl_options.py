@@ -6,23 +6,25 @@ import base64
 import re
 import ssl
 from binascii import Error as Base64Error
-from urllib.parse import urlunparse
 
 import pycurl
 from scrapy import Request
 from scrapy.settings import BaseSettings
-from scrapy.utils.httpobj import urlparse_cached
 from scrapy.utils.url import add_http_if_no_scheme
 
-_OLDEST = (7, 49)
-if tuple(map(int, pycurl.version.split("/")[1].split(".")[:2])) < _OLDEST:
-    raise ImportError(f"pycurl is too old: {pycurl.version.split()[0]}, where 7.49 is needed", name="pycurl")
+_OLDEST = "7.49"
+if [int(part) for part in pycurl.version.split("/")[1].split(".")[:2]] < [int(part) for part in _OLDEST.split(".")]:
+    raise ImportError(f"pycurl is too old: {pycurl.version.split()[0]}, where {_OLDEST} is needed", name="pycurl")
 
 # libcurl's CURLOPT_SUPPRESS_CONNECT_HEADERS, since 7.54; pycurl 7.49 has no name for it.
 _SUPPRESS_CONNECT_HEADERS = 265
 _DISALLOW_USERNAME_IN_URL = 278  # as above, since 7.61
 
 _LOWER_HEX = re.compile(r"%[0-9]?[a-f]|%[a-f][0-9]")  # which libcurl would write in capitals
+
+_LENGTHY = ("POST", "PUT")  # servers want to know the length of their bodies, also when it is 0
+
+_TARGET = re.compile(r"[^:]+://[^/?#]*([^#]*)")  # what of a URL is asked for
 
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # what HTTP takes for a method, or the name of a header
 
@@ -72,10 +74,7 @@ class Options:
             curl.setopt(pycurl.NOBODY, 1)
         elif request.method != "GET" or request.body:
             curl.setopt(pycurl.CUSTOMREQUEST, request.method)
-            if request.body or request.method in (
-                "POST",
-                "PUT",
-            ):  # whose length servers want to know, also when it is 0
+            if request.body or request.method in _LENGTHY:
                 curl.setopt(pycurl.POSTFIELDS, request.body)
         if meta.get("proxy"):
             self._apply_proxy(curl, request)
@@ -187,10 +186,10 @@ def _tls_versions(settings: BaseSettings) -> tuple[int, int]:
 
 def _target_of(request: Request) -> str | None:
     """The path and query of *request* as they are in its URL; ``None`` where a proxy is asked, for the whole URL."""
-    parts = urlparse_cached(request)
-    if parts.scheme == "http" and request.meta.get("proxy"):
+    match = _TARGET.match(request.url)
+    if match is None or (request.meta.get("proxy") and request.url.lower().startswith("http:")):
         return None
-    return urlunparse(("", "", parts.path or "/", parts.params, parts.query, ""))
+    return match[1] if match[1].startswith("/") else f"/{match[1]}"
 
 
 def _bind(curl: pycurl.Curl, address: str | tuple[str, int]) -> None:

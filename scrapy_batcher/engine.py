@@ -27,9 +27,8 @@ class Engine:
     and 2.19.0, and used by tests/test_engine.py so that it fails when one goes away: ``ExecutionEngine._slot``
     (``add_request``, ``remove_request``, ``inprogress``, ``closing``, ``nextcall``), ``.running``, ``.paused``,
     ``.downloader.needs_backout()``, ``.downloader.active``, ``.downloader.slots`` with ``concurrency`` and ``delay`` in
-    each, ``.scraper.slot.needs_backout()``, the setting ``ITEM_PROCESSOR``,
-    ``scrapy.utils.log.logformatter_adapter()``. What it needs of the scraper is in `Scraper`, of the downloader
-    in `Downloader`.
+    each, ``.scraper.slot.needs_backout()``; ``scrapy.utils.log.logformatter_adapter()``. What it needs of the scraper
+    is in `Scraper`, of the downloader in `Downloader`.
     """
 
     def __init__(self, crawler: Crawler) -> None:
@@ -114,13 +113,6 @@ class Engine:
             slot.concurrency = sys.maxsize
             if not keep_delay:
                 slot.delay = 0.0
-
-    @property
-    def can_drop(self) -> bool:
-        """Whether there is something that can drop items."""
-        settings = self._crawler.settings
-        pipelines = settings.get_component_priority_dict_with_base("ITEM_PIPELINES")
-        return bool(pipelines or settings.getpriority("ITEM_PROCESSOR"))
 
     @property
     def closing(self) -> bool:

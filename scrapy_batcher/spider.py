@@ -42,7 +42,7 @@ class BatchSpider(scrapy.Spider):
     :param failures: path of the failures file; by default what ``BATCHER_FAILURES`` says
     :param shard: the part of the list that this process works on: ``2/8`` for the second of eight; by default all of it
     :param retry: outcomes that are tried again when the list is through: ``failed``, or ``failed/timeout,failed/dns``
-    :raises StartError: when there is no list, or it cannot be read, or an argument is not one of these
+    :raises StartError: when there is no list, or it cannot be read, or an argument has a value that cannot be used
     """
 
     name = "batch"

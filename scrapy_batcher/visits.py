@@ -85,14 +85,13 @@ class Visits:
             (self.request_scheduled, signals.request_scheduled),
             (self.request_reached_downloader, signals.request_reached_downloader),
             (self.spider_error, signals.spider_error),
+            # Connected behind Scrapy's feed exporter, which like all extensions connects before a spider is opened:
+            # what the exporter has written when we are told of an item is that item.
+            (self.item_scraped, signals.item_scraped),
             (self.item_dropped, signals.item_dropped),
             (self.item_error, signals.item_error),
         ):
             crawler.signals.connect(handler, signal)
-        if config.jobdir or engine.can_drop:  # else it would change nothing, and Scrapy makes a task of each call
-            # Connected behind Scrapy's feed exporter, which like all extensions connects before a spider is opened:
-            # what the exporter has written when we are told of an item is that item.
-            crawler.signals.connect(self.item_scraped, signals.item_scraped)
 
     async def work(self, claim: Claim) -> bool:
         """Take the target of *claim* as far as it goes now: mostly to its outcome, by way of request, redirects,

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from pytest_twisted import ensureDeferred
 from scrapy import Request, signals
-from scrapy.settings import default_settings
 from scrapy.utils.defer import deferred_from_coro
 
 from scrapy_batcher.engine import Engine
@@ -60,11 +59,3 @@ async def test_paused_is_full(server: MockServer) -> None:
     crawler.engine.unpause()
     server.control("open?gate=p")
     await done
-
-
-def test_what_can_drop_items() -> None:
-    """A pipeline, or a processor of items in the place of Scrapy's."""
-    assert hasattr(default_settings, "ITEM_PROCESSOR")
-    assert not Engine(make_crawler(Pages)).can_drop
-    assert Engine(make_crawler(Pages, ITEM_PIPELINES={"scrapy.pipelines.files.FilesPipeline": 300})).can_drop
-    assert Engine(make_crawler(Pages, ITEM_PROCESSOR="scrapy.pipelines.media.MediaPipeline")).can_drop

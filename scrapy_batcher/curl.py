@@ -10,7 +10,7 @@ import time
 from collections import OrderedDict
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from urllib.parse import urlparse
+from urllib.parse import urlparse, urlsplit
 
 import pycurl
 from scrapy import Request
@@ -241,9 +241,15 @@ def _place_of(request: Request) -> tuple[str, int]:
     """The host and port that are connected to: those of *request*, or its proxy's."""
     proxy = request.meta.get("proxy")
     parts = urlparse(add_http_if_no_scheme(proxy)) if proxy else urlparse_cached(request)
+    return _place(parts.scheme, parts.netloc)
+
+
+@lru_cache(maxsize=10_000)
+def _place(scheme: str, netloc: str) -> tuple[str, int]:
+    parts = urlsplit(f"{scheme}://{netloc}")
     if not parts.hostname:
         raise ValueError(f"there is no host in {parts.geturl()}")
-    return parts.hostname, parts.port or _PORTS.get(parts.scheme, 80)
+    return parts.hostname, parts.port or _PORTS.get(scheme, 80)
 
 
 def _timed_out(request: Request, seconds: float) -> DownloadTimeoutError:

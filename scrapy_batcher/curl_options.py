@@ -6,6 +6,7 @@ import base64
 import re
 import ssl
 from binascii import Error as Base64Error
+from functools import lru_cache
 
 import pycurl
 from scrapy import Request
@@ -66,7 +67,7 @@ class Options:
         target = _target_of(request) if _LOWER_HEX.search(request.url) else None
         if request.method == "GET" and not (request.body or meta.get("proxy") or bind_address or target):
             return False
-        if not _TOKEN.fullmatch(request.method.encode()):
+        if not _is_token(request.method.encode()):
             raise ValueError(f"{request.method!r} cannot be the method of a request: {request.url}")
         if request.method == "HEAD":
             if request.body:
@@ -99,7 +100,7 @@ class Options:
         for name, values in request.headers.items():
             if name == b"Proxy-Authorization":
                 continue
-            if not _TOKEN.fullmatch(name):  # libcurl would send it, line breaks and all
+            if not _is_token(name):  # libcurl would send it, line breaks and all
                 raise ValueError(f"{name!r} cannot be the name of a header: {request.url}")
             if values:
                 names.add(name)
@@ -164,6 +165,11 @@ class Options:
         if ciphers := settings.get("DOWNLOADER_CLIENT_TLS_CIPHERS"):
             options[pycurl.SSL_CIPHER_LIST] = ciphers
         return options
+
+
+@lru_cache(maxsize=1000)
+def _is_token(text: bytes) -> bool:
+    return _TOKEN.fullmatch(text) is not None
 
 
 def _tls_versions(settings: BaseSettings) -> tuple[int, int]:

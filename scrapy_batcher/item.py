@@ -85,6 +85,13 @@ _FIELDS: dict[str, Callable[[Response], Any]] = {
 }
 
 
+@lru_cache(maxsize=64)
+def plain_fields(cls: type[BatchItem]) -> tuple[str, ...]:
+    """The names of the fields of *cls*, if all of them are to be exported as they are; else none."""
+    fields = cls.__dataclass_fields__
+    return () if any(field.metadata for field in fields.values()) else tuple(fields)
+
+
 @lru_cache(maxsize=64)  # a JSON-lines list may have other columns in every row
 def _item_class(names: tuple[str, ...]) -> type[BatchItem]:
     """`BatchItem` with further fields, in its instances' ``__dict__``: their names are those of columns, which need not

@@ -18,7 +18,7 @@ from scrapy.utils.defer import maybe_deferred_to_future
 from twisted.internet.defer import Deferred
 
 from scrapy_batcher.adaptive import Width
-from scrapy_batcher.limiter import Limit
+from scrapy_batcher.limiter import Limit, Limiter
 from scrapy_batcher.limiters import TOTAL, Keys, Limiters, LimiterStatistics
 
 
@@ -58,8 +58,8 @@ class Limits:
         self._total = self._limiters.total
         self.limit = self._limiters.limit
         self.add = self._limiters.add
-        self._held: dict[Hashable, Keys] = {}
-        self._reserved: dict[Hashable, Keys] = {}
+        self._held: dict[Hashable, tuple[Keys, list[Limiter]]] = {}  # keys, and their limiters with that of all
+        self._reserved: dict[Hashable, tuple[Keys, list[Limiter]]] = {}
         self._waiters: dict[Hashable, _Waiter] = {}  # in the order in which they came
         self._timer: CallLaterResult | None = None
         self._listeners: list[Callable[[Keys], object]] = []
@@ -95,8 +95,8 @@ class Limits:
             raise RuntimeError(f"{ticket!r} already has a reservation of {self!r}")
         ended = self._end_reservation(instead_of)
         if reserved := not self.wait(keys):
-            self._reserved[ticket] = keys
-            for limiter in self._limiters.of(keys):
+            self._reserved[ticket] = keys, self._limiters.of(keys)
+            for limiter in self._reserved[ticket][1]:
                 limiter.reserved += 1
         if ended is not None and not (reserved and ended == keys):  # else nothing is new to others
             self._free(ended)
@@ -108,9 +108,9 @@ class Limits:
             self._free(keys)
 
     def _end_reservation(self, ticket: Hashable) -> Keys | None:
-        if (keys := self._reserved.pop(ticket, None)) is not None:
-            for limiter in self._limiters.of(keys):
-                limiter.reserved -= 1
+        keys, limiters = self._reserved.pop(ticket, (None, ()))
+        for limiter in limiters:
+            limiter.reserved -= 1
         return keys
 
     async def acquire(self, holder: Hashable, keys: Keys) -> bool:
@@ -128,7 +128,7 @@ class Limits:
         if self._waiters or any(limiter.wait(now) for limiter in limiters):
             granted = self._queue(holder, keys)
         else:
-            self._begin(holder, keys, now)
+            self._begin(holder, keys, limiters, now)
         if reserved is not None and (granted or reserved != keys or any(limiter.is_spaced for limiter in limiters)):
             self._changed(reserved)  # else nothing is new to others: what was reserved is taken
         if granted is None or granted.called:
@@ -150,15 +150,16 @@ class Limits:
 
         :raises RuntimeError: when *holder* has none
         """
-        if (keys := self._held.pop(holder, None)) is None:
+        keys, limiters = self._held.pop(holder, (None, ()))
+        if keys is None:
             raise RuntimeError(f"{holder!r} holds no permits of {self!r}")
-        for limiter in self._limiters.of(keys):
+        for limiter in limiters:
             limiter.held -= 1
         self._free(keys)
 
-    def _begin(self, holder: Hashable, keys: Keys, now: float) -> None:
-        self._held[holder] = keys
-        for limiter in self._limiters.of(keys):
+    def _begin(self, holder: Hashable, keys: Keys, limiters: list[Limiter], now: float) -> None:
+        self._held[holder] = keys, limiters
+        for limiter in limiters:
             limiter.begin(now, self._uniform)
 
     def _queue(self, holder: Hashable, keys: Keys) -> Deferred[None]:
@@ -182,10 +183,11 @@ class Limits:
             if self._total.wait(now) == math.inf:
                 break
             if ahead.isdisjoint(waiter.keys):
-                wait = max(limiter.wait(now) for limiter in self._limiters.of(waiter.keys))
+                limiters = self._limiters.of(waiter.keys)
+                wait = max(limiter.wait(now) for limiter in limiters)
                 if not wait:
                     granted.append(holder)
-                    self._begin(holder, waiter.keys, now)
+                    self._begin(holder, waiter.keys, limiters, now)
                     continue
                 soonest = min(soonest, wait)
             ahead.update(waiter.keys)
@@ -193,7 +195,7 @@ class Limits:
         self._set_timer(soonest)
         for deferred, holder in zip(deferreds, granted, strict=True):
             deferred.callback(None)
-            self._changed(self._held.get(holder, ()))  # nobody waits before who wants these next
+            self._changed(self._held[holder][0] if holder in self._held else ())  # nobody waits before who wants these
 
     def _leave(self, holder: Hashable) -> Deferred[None]:
         waiter = self._waiters.pop(holder)
@@ -228,9 +230,8 @@ class Limits:
     def pace(self, key: str, seconds: float) -> None:
         """Let so many seconds pass between the beginnings of two downloads under *key*, beside what its limit says."""
         limiter = self._limiters.get(key)
-        is_faster = seconds < limiter.pace
-        limiter.pace = seconds
-        if is_faster:
+        before, limiter.pace = limiter.pace, seconds
+        if seconds < before:
             self._changed((key,))
 
     def recovered(self, key: str) -> None:
@@ -287,14 +288,13 @@ class Limits:
 
     def statistics(self) -> dict[str, LimiterStatistics]:
         """`TOTAL`, and every key that is in use."""
-        now = self.now()
-        looks = {}
+        now, looks = self.now(), {}
         for key, limiter in self._limiters.items():
-            holders = frozenset(holder for holder, keys in self._held.items() if key == TOTAL or key in keys)
+            holders = frozenset(holder for holder, (keys, _) in self._held.items() if key == TOTAL or key in keys)
             wait = limiter.wait(now)
             looks[key] = LimiterStatistics(limiter.capacity, holders, limiter.waiting, wait if wait < math.inf else 0.0)
         return looks
 
     def __repr__(self) -> str:
-        held, waiting = len(self._held), len(self._waiters)
-        return f"<{type(self).__name__} {held} of {self._total.limit.concurrency} held, {waiting} waiting>"
+        most = self._total.limit.concurrency
+        return f"<{type(self).__name__} {len(self._held)} of {most} held, {len(self._waiters)} waiting>"

@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import selectors
 
 import pycurl
+
+if not hasattr(selectors.DefaultSelector, "fileno"):
+    raise ImportError("libcurl's sockets cannot be watched on this system, whose selectors are no files")
+assert (selectors.EVENT_READ, selectors.EVENT_WRITE) == (pycurl.POLL_IN, pycurl.POLL_OUT), (
+    "libcurl counts as Python does"
+)
+
+# Seconds after which a transfer begins at once, not in the loop's next turn. Together with others it takes less of the
+# processor. But when a turn is long, since many pages have come, all would leave when the last of these is worked on,
+# and come together again; and meanwhile there would be nothing on the way.
+_LONG = 0.001
 
 _CLOSED = (pycurl.E_ABORTED_BY_CALLBACK, "the download handler was closed")
 
 
 class Multi:
-    """libcurl says which sockets it waits for, and until when; the event loop says when they are ready.
+    """libcurl says which sockets it waits for, and until when; the event loop says when some of them are ready.
 
-    Its parts call each other: `_act` has libcurl go on, which tells `_watch` and `_set_timer` what it waits for next.
+    Its parts call each other: `_on_sockets` and `_on_timer` have libcurl go on, which tells `_watch` and `_set_timer`
+    what it waits for next. It waits anew for each page, so its sockets are in a selector of their own, which takes less
+    than to have the loop watch and forget them; the loop watches that.
 
     :param max_idle: how many connections are kept for further requests
     """
@@ -23,8 +38,11 @@ class Multi:
         self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._watch)
         self._multi.setopt(pycurl.M_TIMERFUNCTION, self._set_timer)
         self._multi.setopt(pycurl.M_MAXCONNECTS, max_idle)
-        self._watched: dict[int, int] = {}  # by socket: whether it is waited for to be readable, writable, or both
+        self._selector = selectors.DefaultSelector()
+        self._watched: set[int] = set()
+        self._loop.add_reader(self._selector, self._on_sockets)
         self._timer: asyncio.Handle | None = None
+        self._looked = -math.inf  # when libcurl was last told that time has passed
         self._running: dict[pycurl.Curl, asyncio.Future[tuple[int, str]]] = {}
 
     async def run(self, curl: pycurl.Curl) -> tuple[int, str]:
@@ -35,6 +53,8 @@ class Multi:
         self._running[curl] = end
         try:
             self._multi.add_handle(curl)
+            if self._loop.time() > self._looked + _LONG:
+                self._on_timer()
             return await end
         finally:
             # Also when it was cancelled: libcurl then closes its connection.
@@ -47,6 +67,8 @@ class Multi:
 
     def close(self) -> None:
         """End all transfers, as libcurl does where it is told to, and close all connections."""
+        if self.closed:
+            return
         for curl, end in self._running.items():
             self._multi.remove_handle(curl)
             if not end.done():
@@ -54,20 +76,23 @@ class Multi:
         self._running.clear()
         self._multi.close()
         self._set_timer(-1)
+        self._loop.remove_reader(self._selector)
+        self._selector.close()
 
     def _watch(self, what: int, socket: int, _multi: object, _data: object) -> None:
-        before = self._watched.pop(socket, pycurl.POLL_NONE)
-        now = pycurl.POLL_NONE if what == pycurl.POLL_REMOVE else what
-        if now:
-            self._watched[socket] = now
-        if now & pycurl.POLL_IN > before & pycurl.POLL_IN:
-            self._loop.add_reader(socket, self._act, socket, pycurl.CSELECT_IN)
-        elif now & pycurl.POLL_IN < before & pycurl.POLL_IN:
-            self._loop.remove_reader(socket)
-        if now & pycurl.POLL_OUT > before & pycurl.POLL_OUT:
-            self._loop.add_writer(socket, self._act, socket, pycurl.CSELECT_OUT)
-        elif now & pycurl.POLL_OUT < before & pycurl.POLL_OUT:
-            self._loop.remove_writer(socket)
+        if what == pycurl.POLL_REMOVE:
+            self._watched.remove(socket)
+            self._selector.unregister(socket)
+        elif socket in self._watched:
+            self._selector.modify(socket, what)
+        else:
+            self._watched.add(socket)
+            self._selector.register(socket, what)
+
+    def _on_sockets(self) -> None:
+        for socket, events in self._selector.select(0):
+            self._multi.socket_action(socket.fd, events)
+        self._end_those_that_have()
 
     def _set_timer(self, milliseconds: int) -> None:
         if self._timer:
@@ -80,11 +105,11 @@ class Multi:
             self._timer = self._loop.call_later(milliseconds / 1000, self._on_timer)
 
     def _on_timer(self) -> None:
-        self._timer = None
-        self._act(pycurl.SOCKET_TIMEOUT, 0)
+        self._looked = self._loop.time()
+        self._multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
+        self._end_those_that_have()
 
-    def _act(self, socket: int, ready: int) -> None:
-        self._multi.socket_action(socket, ready)
+    def _end_those_that_have(self) -> None:
         more = 1
         while more:
             more, succeeded, failed = self._multi.info_read()

@@ -12,7 +12,8 @@ from scrapy_batcher.loop import thread_safe_caller
 
 Row = TypeVar("Row")
 
-AHEAD = 1000  # rows that may wait to be taken; bounds the memory, and the bursts in which the thread uses the processor
+AHEAD = 1000  # rows that may wait to be taken; bounds the memory
+_SOME = 100  # rows that are read at once when there is room for them; bounds the bursts of the thread
 
 
 class Reader(Generic[Row]):
@@ -29,7 +30,7 @@ class Reader(Generic[Row]):
         self._on_rows = on_rows
         self._call_in_loop = thread_safe_caller()
         self._read: deque[Row] = deque()  # rows nobody took yet; the thread appends, the loop pops
-        self._room = threading.Semaphore(AHEAD)
+        self._room = threading.Event()
         self._ended = False
         self._stopped = False
         self._somebody_waits = False
@@ -46,7 +47,8 @@ class Reader(Generic[Row]):
         self._somebody_waits = not self._read
         rows = [self._read.popleft() for _ in range(min(most, len(self._read)))]
         if rows:
-            self._room.release(len(rows))
+            if len(self._read) <= AHEAD - _SOME:
+                self._room.set()
         elif self._read or self._ended:
             # They came between the two looks, when the thread may not have seen yet that somebody waits.
             self._wake()
@@ -55,12 +57,13 @@ class Reader(Generic[Row]):
     def stop(self) -> None:
         """Read no further. The thread ends after the row it is at; one that waits for a pipe ends with the process."""
         self._stopped = True
-        self._room.release()
+        self._room.set()
 
     def _run(self, rows: Iterable[Row]) -> None:
         try:
             for row in rows:
-                self._room.acquire()
+                if len(self._read) >= AHEAD:
+                    self._wait_for_room()
                 if self._stopped:
                     break
                 self._read.append(row)
@@ -70,6 +73,12 @@ class Reader(Generic[Row]):
         finally:
             self._ended = True
             self._wake()
+
+    def _wait_for_room(self) -> None:
+        self._room.clear()
+        # Seen again after that: `take` and `stop` say that there is room after they have made it.
+        if len(self._read) >= AHEAD and not self._stopped:
+            self._room.wait()
 
     def _wake(self) -> None:
         if self._somebody_waits:

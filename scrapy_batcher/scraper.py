@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 from scrapy import Request
 from scrapy.crawler import Crawler
+from scrapy.exceptions import ScrapyDeprecationWarning
 from scrapy.http import Response
 from scrapy.spidermiddlewares.base import BaseSpiderMiddleware
 from scrapy.spidermiddlewares.depth import DepthMiddleware
 from scrapy.utils.asyncio import sleep
-from scrapy.utils.defer import aiter_errback, maybe_deferred_to_future
+from scrapy.utils.defer import aiter_errback, ensure_awaitable, maybe_deferred_to_future
+from scrapy.utils.misc import warn_on_generator_with_return_value
+from scrapy.utils.spider import iterate_spider_output
+from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from scrapy_batcher.signalmanager import SignalManager
@@ -40,6 +45,7 @@ class Scraper:
         self._leaves_items = all(leaves_items(middleware) for middleware in self._spidermw.middlewares)
         self._depth = [middleware for middleware in self._spidermw.middlewares if type(middleware) is DepthMiddleware]
         self._scraper.signals = SignalManager(crawler)
+        self._checked: object = None  # the callback of the last response
 
     async def scrape(self, result: Response | Failure, request: Request) -> None:
         """Hand *result* to spider middlewares, callback or errback, and item pipelines; returns when all are done.
@@ -68,7 +74,7 @@ class Scraper:
 
         async def call_spider(result: Response | Failure, request: Request) -> Iterable[Any] | AsyncIterator[Any]:
             nonlocal items
-            output = await self._scraper.call_spider_async(result, request)
+            output = await self._call_spider(result, request)
             if not (self._leaves_items and _is_one_item(output)):
                 return output
             items = output
@@ -93,6 +99,29 @@ class Scraper:
                 pass
         for item in items:
             await self._process(item, response)
+
+    async def _call_spider(self, result: Response | Failure, request: Request) -> Iterable[Any] | AsyncIterator[Any]:
+        """What ``call_spider_async`` does, without its two turns of the loop, in which others may read and write: a
+        worker has them between two visits."""
+        if not isinstance(result, Response):
+            return await self._scraper.call_spider_async(result, request)
+        spider = self._crawler.spider
+        assert spider is not None, "a batch runs while its spider is open"
+        request = result.request = result.request or request
+        callback = request.callback or spider._parse
+        if callback != self._checked:
+            self._checked = callback
+            warn_on_generator_with_return_value(spider, callback)
+        output = callback(result, **request.cb_kwargs)
+        if type(output) is list:
+            return output
+        if isinstance(output, Deferred):
+            warnings.warn(
+                f"{callback} returned a Deferred. Returning Deferreds from spider callbacks is deprecated.",
+                ScrapyDeprecationWarning,
+                stacklevel=2,
+            )
+        return await ensure_awaitable(iterate_spider_output(output))
 
     async def _process(self, result: Any, response: Response) -> None:
         if isinstance(result, Request):

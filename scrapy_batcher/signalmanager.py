@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import Iterator, Mapping
-from functools import lru_cache
+import operator
+from collections.abc import Callable, Iterator, Mapping
 from types import CodeType
 from typing import Any
+from weakref import ReferenceType
 
 import scrapy.signalmanager
 from pydispatch import dispatcher  # type: ignore[import-untyped]  # it has no types
 from pydispatch.robustapply import robustApply  # type: ignore[import-untyped]  # as above
+from pydispatch.saferef import BoundMethodWeakref  # type: ignore[import-untyped]  # as above
 from scrapy.exceptions import StopDownload
 from scrapy.utils.asyncio import is_asyncio_available
 from scrapy.utils.defer import ensure_awaitable
@@ -22,6 +24,11 @@ from twisted.python.failure import Failure
 
 _logger = logging.getLogger("scrapy.utils.signal")
 _BROKEN = "Error caught on signal handler: %s"
+
+_EVERYONE = id(dispatcher.Any)
+
+_Names = tuple[str, ...] | None
+_Handler = tuple[Callable[[], Any], _Names]
 
 
 class SignalManager(scrapy.signalmanager.SignalManager):
@@ -35,16 +42,20 @@ class SignalManager(scrapy.signalmanager.SignalManager):
     version 2.0.7. tests/test_signalmanager.py fails when that goes away.
     """
 
+    def __init__(self, sender: Any) -> None:
+        super().__init__(sender)
+        self._known: dict[Any, tuple[list[Any], list[_Handler]]] = {}  # by signal: what was connected, and what that is
+
     def send_catch_log(self, signal: Any, **kwargs: Any) -> list[tuple[Any, Any]]:
         if "sender" in kwargs or "dont_log" in kwargs:
             return super().send_catch_log(signal, **kwargs)
         extra = {"spider": kwargs.get("spider")}
         arguments = {**kwargs, "signal": signal, "sender": self.sender}
         results = []
-        for receiver in self._receivers(signal):
+        for receiver, names in self._living(signal):
             result: Any
             try:
-                result = _call(receiver, arguments)
+                result = _call(receiver, names, arguments)
             except StopDownload:
                 result = Failure()  # type: ignore[no-untyped-call]  # Twisted has no types there
             except Exception:
@@ -62,10 +73,10 @@ class SignalManager(scrapy.signalmanager.SignalManager):
         arguments = {**kwargs, "signal": signal, "sender": self.sender}
         results = []
         waiting = []
-        for receiver in self._receivers(signal):
+        for receiver, names in self._living(signal):
             result: Any
             try:
-                result = _call(receiver, arguments)
+                result = _call(receiver, names, arguments)
             except Exception as e:
                 _logger.exception(_BROKEN, receiver, extra=extra)
                 result = e
@@ -77,16 +88,27 @@ class SignalManager(scrapy.signalmanager.SignalManager):
 
     def is_heard(self, signal: Any) -> bool:
         """Whether anybody listens to *signal*."""
-        return any(True for _ in self._receivers(signal))
+        for _ in self._living(signal):
+            return True
+        return False
 
-    def _receivers(self, signal: Any) -> Iterator[Any]:
-        own, everyones = (dispatcher.connections.get(id(sender), {}) for sender in (self.sender, dispatcher.Any))
-        if everyones or dispatcher.Any in own:
+    def _living(self, signal: Any) -> Iterator[tuple[Any, _Names]]:
+        """Each handler of *signal* that is still there, and the names of its arguments."""
+        tables = dispatcher.connections
+        own, everyones = tables.get(id(self.sender)), tables.get(_EVERYONE)
+        connected: list[Any] = own.get(signal, []) if own else []
+        if everyones or (own and dispatcher.Any in own):
             connected = list(dispatcher.getAllReceivers(self.sender, signal))
-        else:
-            connected = list(own.get(signal, ()))
-        living: Iterator[Any] = dispatcher.liveReceivers(connected)  # of a copy: a handler may disconnect itself
-        return living
+        if not connected:
+            return
+        known = self._known.get(signal)
+        if known is None or len(known[0]) != len(connected) or not all(map(operator.is_, known[0], connected)):
+            connected = list(connected)  # a copy: a handler may disconnect itself
+            known = self._known[signal] = connected, [_handler(one) for one in connected]
+        for reference, names in known[1]:
+            receiver = reference()
+            if receiver is not None:
+                yield receiver, names
 
 
 async def _result_of(receiver: Any, result: Any, extra: Mapping[str, object]) -> tuple[Any, Any]:
@@ -97,21 +119,21 @@ async def _result_of(receiver: Any, result: Any, extra: Mapping[str, object]) ->
         return receiver, e
 
 
-def _call(receiver: Any, arguments: Mapping[str, Any]) -> Any:
+def _call(receiver: Any, names: _Names, arguments: Mapping[str, Any]) -> Any:
     """Call *receiver* with those of *arguments* that it takes."""
-    function = getattr(receiver, "__func__", receiver)
-    code = getattr(function, "__code__", None)
-    if not isinstance(code, CodeType):
-        return robustApply(receiver, **arguments)
-    names = _names(code, is_method=function is not receiver)
     if names is None:
-        return receiver(**arguments)
+        return robustApply(receiver, **arguments)
     return receiver(**{name: arguments[name] for name in names if name in arguments})
 
 
-@lru_cache(maxsize=1000)
-def _names(code: CodeType, *, is_method: bool) -> tuple[str, ...] | None:
-    """Names of the arguments that the function with *code* takes; ``None`` when it takes all."""
-    if code.co_flags & inspect.CO_VARKEYWORDS:
-        return None
-    return code.co_varnames[is_method : code.co_argcount]
+def _handler(connected: Any) -> _Handler:
+    """How to come by the handler that is *connected*, mostly a weak reference to it, and the names of its arguments;
+    ``None`` when it takes all, or does not say which."""
+    is_weak = isinstance(connected, (ReferenceType, BoundMethodWeakref))
+    reference = connected if is_weak else lambda: connected
+    receiver = reference()
+    function = getattr(receiver, "__func__", receiver)
+    code = getattr(function, "__code__", None)
+    if not isinstance(code, CodeType) or code.co_flags & inspect.CO_VARKEYWORDS:
+        return reference, None
+    return reference, code.co_varnames[function is not receiver : code.co_argcount]

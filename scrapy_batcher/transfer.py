@@ -137,7 +137,7 @@ class Transfer:
         if self.status < 200:
             return _GO_ON  # "100 Continue", say: the response is still to come
         self.protocol = "h2" if version == b"HTTP/2" else version.decode()
-        self.headers = Headers(_parse(lines))
+        self.headers = _parse(lines)
         self.request.meta["download_latency"] = time.monotonic() - self._started
         return self._check_headers(self.headers)
 
@@ -192,13 +192,14 @@ class Transfer:
         return None
 
 
-def _parse(lines: list[bytes]) -> list[tuple[bytes, bytes]]:
-    """Names and values of a response's header *lines*, of which the first is its status line."""
-    pairs = []
+def _parse(lines: list[bytes]) -> Headers:
+    """A response's header *lines*, of which the first is its status line."""
+    headers = Headers()
     for line in lines[1:]:
         name, _, value = line.partition(b":")
-        pairs.append((name, value.strip()))
-    return pairs
+        # What `Headers` would make of them: names in their usual letters, and lists of values, all of them bytes.
+        dict.setdefault(headers, name.title(), []).append(value.strip())
+    return headers
 
 
 def _length_of(headers: Headers) -> int | None:

@@ -45,8 +45,8 @@ async def test_no_further_ahead() -> None:
     read: list[int] = []
     reader = Reader(rows(5 * AHEAD, read), lambda: None)
     await until(lambda: len(read) == AHEAD + 1)
-    reader.take(10)
-    await until(lambda: len(read) == AHEAD + 11)
+    reader.take(AHEAD // 2)
+    await until(lambda: len(read) == AHEAD + AHEAD // 2 + 1)
     reader.stop()
 
 

@@ -67,7 +67,7 @@ class Options:
         target = _target_of(request) if _LOWER_HEX.search(request.url) else None
         if request.method == "GET" and not (request.body or meta.get("proxy") or bind_address or target):
             return False
-        if not _is_token(request.method.encode()):
+        if not _TOKEN.fullmatch(request.method.encode()):
             raise ValueError(f"{request.method!r} cannot be the method of a request: {request.url}")
         if request.method == "HEAD":
             if request.body:
@@ -95,23 +95,15 @@ class Options:
 
         :raises ValueError: when what should be the name of a header cannot be one
         """
-        lines = []
-        names = set()
-        for name, values in request.headers.items():
-            if name == b"Proxy-Authorization":
-                continue
-            if not _is_token(name):  # libcurl would send it, line breaks and all
-                raise ValueError(f"{name!r} cannot be the name of a header: {request.url}")
-            if values:
-                names.add(name)
-            for value in values:
-                # A value with a line break in it would be further headers.
-                text = b" ".join(value.split(b"\n")).replace(b"\r", b"") if b"\n" in value or b"\r" in value else value
-                lines.append(name + b": " + text if text.strip() else name + b";")
-        if b"Accept" not in names:
+        headers = request.headers
+        lines: list[bytes] = []
+        for name, values in headers.items():
+            if name != b"Proxy-Authorization":
+                lines += _lines(name, tuple(values))
+        if not headers.getlist(b"Accept"):
             lines.append(b"Accept:")
         if request.body or request.method != "GET":
-            lines += [name + b":" for name in (b"Content-Type", b"Expect") if name not in names]
+            lines += [name + b":" for name in (b"Content-Type", b"Expect") if not headers.getlist(name)]
         return lines
 
     def _apply_proxy(self, curl: pycurl.Curl, request: Request) -> None:
@@ -168,8 +160,16 @@ class Options:
 
 
 @lru_cache(maxsize=1000)
-def _is_token(text: bytes) -> bool:
-    return _TOKEN.fullmatch(text) is not None
+def _lines(name: bytes, values: tuple[bytes, ...]) -> list[bytes]:
+    """The lines of the header *name*, one for each of *values*, as libcurl takes them.
+
+    :raises ValueError: when *name* cannot be the name of a header
+    """
+    if not _TOKEN.fullmatch(name):  # libcurl would send it, line breaks and all
+        raise ValueError(f"{name!r} cannot be the name of a header")
+    # A value with a line break in it would be further headers.
+    texts = [b" ".join(value.split(b"\n")).replace(b"\r", b"") for value in values]
+    return [name + b": " + text if text.strip() else name + b";" for text in texts]
 
 
 def _tls_versions(settings: BaseSettings) -> tuple[int, int]:

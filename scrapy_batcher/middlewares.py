@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
 from functools import partial
+from types import CoroutineType
 from typing import Any
 
 from scrapy import Request
@@ -46,7 +47,8 @@ class Middlewares(DownloaderMiddlewareManager):
             if result is None:
                 continue
             if not isinstance(result, (Response, Request)):
-                result = await ensure_awaitable(result, _warn=global_object_name(method))
+                is_coroutine = type(result) is CoroutineType
+                result = await (result if is_coroutine else ensure_awaitable(result, _warn=global_object_name(method)))
                 if result is None:
                     continue
                 if not isinstance(result, (Response, Request)):

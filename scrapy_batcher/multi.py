@@ -17,7 +17,7 @@ assert (selectors.EVENT_READ, selectors.EVENT_WRITE) == (pycurl.POLL_IN, pycurl.
 # Seconds after which a transfer begins at once, not in the loop's next turn. Together with others it takes less of the
 # processor. But when a turn is long, since many pages have come, all would leave when the last of these is worked on,
 # and come together again; and meanwhile there would be nothing on the way.
-_LONG = 0.001
+_LONG = 0.002
 
 _CLOSED = (pycurl.E_ABORTED_BY_CALLBACK, "the download handler was closed")
 

@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import logging
 import operator
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from types import CodeType
 from typing import Any
 from weakref import ReferenceType
@@ -88,11 +88,9 @@ class SignalManager(scrapy.signalmanager.SignalManager):
 
     def is_heard(self, signal: Any) -> bool:
         """Whether anybody listens to *signal*."""
-        for _ in self._living(signal):
-            return True
-        return False
+        return bool(self._living(signal))
 
-    def _living(self, signal: Any) -> Iterator[tuple[Any, _Names]]:
+    def _living(self, signal: Any) -> list[tuple[Any, _Names]]:
         """Each handler of *signal* that is still there, and the names of its arguments."""
         tables = dispatcher.connections
         own, everyones = tables.get(id(self.sender)), tables.get(_EVERYONE)
@@ -100,15 +98,12 @@ class SignalManager(scrapy.signalmanager.SignalManager):
         if everyones or (own and dispatcher.Any in own):
             connected = list(dispatcher.getAllReceivers(self.sender, signal))
         if not connected:
-            return
+            return []
         known = self._known.get(signal)
         if known is None or len(known[0]) != len(connected) or not all(map(operator.is_, known[0], connected)):
             connected = list(connected)  # a copy: a handler may disconnect itself
             known = self._known[signal] = connected, [_handler(one) for one in connected]
-        for reference, names in known[1]:
-            receiver = reference()
-            if receiver is not None:
-                yield receiver, names
+        return [(handler, names) for reference, names in known[1] if (handler := reference()) is not None]
 
 
 async def _result_of(receiver: Any, result: Any, extra: Mapping[str, object]) -> tuple[Any, Any]:

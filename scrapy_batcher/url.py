@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from scrapy import Request
@@ -14,8 +15,8 @@ _ORDINARY = re.compile(r"https?://([A-Za-z0-9.-]+)(?::\d+)?(?:[/?#]|$)")
 
 def host_in(url: str) -> str:
     """The host in *url* as a request to it will have it; empty when there is none."""
-    if match := _ORDINARY.match(url):
-        return match[1].lower()
+    if host := _ordinary_host(url):
+        return host
     try:
         host = urlsplit(url).hostname or ""
         return host if host.isascii() else host.encode("idna").decode()
@@ -28,5 +29,10 @@ def host_of(request: Request) -> str:
 
     :raises ValueError: when it cannot be told
     """
-    match = _ORDINARY.match(request.url)
-    return match[1].lower() if match else urlparse_cached(request).hostname or ""
+    return _ordinary_host(request.url) or urlparse_cached(request).hostname or ""
+
+
+@lru_cache(maxsize=1000)  # a request's is asked for by all who count, or limit, something by host
+def _ordinary_host(url: str) -> str | None:
+    match = _ORDINARY.match(url)
+    return match[1].lower() if match else None

@@ -8,6 +8,7 @@ from typing import Any
 
 from scrapy import Request
 from scrapy.downloadermiddlewares.cookies import CookiesMiddleware
+from scrapy.downloadermiddlewares.httpauth import HttpAuthMiddleware
 from scrapy.downloadermiddlewares.redirect import MetaRefreshMiddleware
 from scrapy.downloadermiddlewares.stats import DownloaderStats, get_header_size, get_status_size
 from scrapy.http import Response, TextResponse
@@ -26,8 +27,8 @@ def shortcut(method: Method) -> Method:
     a subclass, or one that was put in its place, is called as it is.
 
     Not documented, checked on Scrapy 2.18.0 and 2.19.0: ``_warn_spider_arg``, ``CookiesMiddleware.jars``,
-    ``CookieJar._cookies``, ``DownloaderStats.stats``, ``get_header_size()``, ``get_status_size()``.
-    tests/test_shortcuts.py compares each with what it stands for.
+    ``CookieJar._cookies``, ``DownloaderStats.stats``, ``get_header_size()``, ``get_status_size()``,
+    ``HttpAuthMiddleware._auth``. tests/test_shortcuts.py compares each with what it stands for.
     """
     middleware, function = getattr(method, "__self__", None), getattr(method, "__func__", None)
     if getattr(function, "__code__", None) is not _WRAPPER:
@@ -83,6 +84,14 @@ def _count_response(middleware: DownloaderStats, whole: Method) -> Method:
     return process_response
 
 
+def _authorize(middleware: HttpAuthMiddleware, whole: Method) -> Method:
+    def process_request(request: Request) -> Any:
+        meta = request.meta
+        return whole(request) if middleware._auth or "http_user" in meta or "http_pass" in meta else None
+
+    return process_request
+
+
 def _send_cookies(middleware: CookiesMiddleware, whole: Method) -> Method:
     def process_request(request: Request) -> Any:
         meta = request.meta
@@ -118,6 +127,7 @@ def _find_refresh(middleware: MetaRefreshMiddleware, whole: Method) -> Method:
 _SHORT: dict[tuple[type, str], Callable[[Any, Method], Method]] = {
     (DownloaderStats, "process_request"): _count_request,
     (DownloaderStats, "process_response"): _count_response,
+    (HttpAuthMiddleware, "process_request"): _authorize,
     (CookiesMiddleware, "process_request"): _send_cookies,
     (CookiesMiddleware, "process_response"): _keep_cookies,
     (MetaRefreshMiddleware, "process_response"): _find_refresh,

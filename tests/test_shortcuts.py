@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from pytest_twisted import ensureDeferred
 from scrapy import Request
 from scrapy.downloadermiddlewares.cookies import CookiesMiddleware
+from scrapy.downloadermiddlewares.httpauth import HttpAuthMiddleware
 from scrapy.downloadermiddlewares.redirect import MetaRefreshMiddleware
 from scrapy.downloadermiddlewares.stats import DownloaderStats
 from scrapy.downloadermiddlewares.useragent import UserAgentMiddleware
@@ -71,6 +72,20 @@ def test_responses_are_counted(status: int, fields: dict[str, Any], body: bytes)
     assert shortcut(ours.process_response)(request=request, response=response) is response
     assert scrapys.process_response(request, response) is response
     assert ours.stats.get_stats() == scrapys.stats.get_stats()
+
+
+@pytest.mark.parametrize("settings", [{}, {"HTTPAUTH_USER": "u", "HTTPAUTH_DOMAIN": "h.example"}])
+@pytest.mark.parametrize("url", ["http://h.example/", "http://other.example/"])
+@pytest.mark.parametrize("meta", [{}, {"http_user": "m"}, {"http_pass": "p", "http_auth_domain": "h.example"}])
+@pytest.mark.parametrize("sent", [{}, {"authorization": "by hand"}])
+def test_authorization(settings: dict[str, str], url: str, meta: dict[str, str], sent: dict[str, str]) -> None:
+    ours, scrapys = pair(HttpAuthMiddleware, **settings)
+    requests = [Request(url, meta=dict(meta), headers=sent) for _ in range(2)]
+    assert shortcut(ours.process_request)(request=requests[0]) is scrapys.process_request(requests[1]) is None
+    assert requests[0].headers == requests[1].headers
+    assert ("Authorization" in requests[0].headers) == bool(
+        sent or ((settings or meta) and "http://h." in url) or meta.get("http_user")
+    )
 
 
 metas = st.fixed_dictionaries({}, optional={"cookiejar": st.integers(0, 1), "dont_merge_cookies": st.booleans()})
@@ -152,6 +167,8 @@ def test_scrapys_own_have_one() -> None:
     for cls in CLASSES:
         middleware, _ = pair(cls)
         assert "scrapy_batcher" in shortcut(middleware.process_response).__module__
+    middleware, _ = pair(HttpAuthMiddleware)
+    assert "scrapy_batcher" in shortcut(middleware.process_request).__module__
     middleware, _ = pair(UserAgentMiddleware)
     assert shortcut(middleware.process_request).__func__ is UserAgentMiddleware.process_request.__wrapped__
 

@@ -9,6 +9,7 @@ import itertools
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable
 from ipaddress import ip_address
 from threading import Event
@@ -25,7 +26,8 @@ from scrapy.exceptions import (
     StopDownload,
     UnsupportedURLSchemeError,
 )
-from scrapy.http import HtmlResponse
+from scrapy.http import HtmlResponse, Response
+from scrapy.utils.defer import deferred_from_coro
 from twisted.internet.defer import CancelledError, DeferredList, gatherResults
 
 from tests.crawling import until
@@ -549,6 +551,27 @@ async def test_many_connections_that_were_closed_meanwhile(wire: MakeWire, clien
     used.set()
     assert (await curl.get(server.url())).body == b"ok"
     assert server.connections == 9
+
+
+@ensureDeferred
+async def test_a_long_turn(wire: MakeWire, client: MakeClient) -> None:
+    """Where the loop was busy for a while, a request leaves at once, not when all of this turn is done."""
+    server, curl = wire(always(page())), client()
+    await curl.get(server.url())
+    seen = []
+
+    async def work_on_a_page() -> Response:
+        time.sleep(0.05)
+        return await curl.handler.download_request(Request(server.url()))
+
+    async def look() -> None:
+        end = time.monotonic() + 10
+        while len(server.requests) < 2 and time.monotonic() < end:
+            time.sleep(0.001)
+        seen.append(len(server.requests))
+
+    await gatherResults([deferred_from_coro(work_on_a_page()), deferred_from_coro(look())])
+    assert seen == [2]
 
 
 @ensureDeferred

@@ -11,7 +11,7 @@ from scrapy.downloadermiddlewares.cookies import CookiesMiddleware
 from scrapy.downloadermiddlewares.httpauth import HttpAuthMiddleware
 from scrapy.downloadermiddlewares.redirect import MetaRefreshMiddleware
 from scrapy.downloadermiddlewares.stats import DownloaderStats, get_header_size, get_status_size
-from scrapy.http import Response, TextResponse
+from scrapy.http import HtmlResponse, Response
 from scrapy.utils.decorators import _warn_spider_arg
 from scrapy.utils.httpobj import urlparse_cached
 from w3lib.http import headers_dict_to_raw
@@ -113,7 +113,7 @@ def _keep_cookies(middleware: CookiesMiddleware, whole: Method) -> Method:
 
 def _find_refresh(middleware: MetaRefreshMiddleware, whole: Method) -> Method:
     def process_response(request: Request, response: Response) -> Any:
-        if isinstance(response, TextResponse):
+        if isinstance(response, HtmlResponse):
             # Where Scrapy looks; "&#" may be a letter. As bytes, since only ASCII's letters are put into lower case at
             # one go; and without the s, which has a second form.
             text = response.text[:4096].encode("ascii", "replace").lower()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pytest_twisted import ensureDeferred
 from scrapy import Request
@@ -51,6 +51,7 @@ headers = st.dictionaries(
 )
 
 
+@settings(deadline=None, max_examples=50)
 @given(
     urls,
     st.sampled_from(["GET", "HEAD", "POST", "put", "GÉT"]),
@@ -64,6 +65,7 @@ def test_requests_are_counted(url: str, method: str, fields: dict[str, Any], bod
     assert ours.stats.get_stats() == scrapys.stats.get_stats()
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.sampled_from([200, 204, 299, 404, 999]), headers, st.binary(max_size=9))
 def test_responses_are_counted(status: int, fields: dict[str, Any], body: bytes) -> None:
     ours, scrapys = pair(DownloaderStats)
@@ -74,17 +76,17 @@ def test_responses_are_counted(status: int, fields: dict[str, Any], body: bytes)
     assert ours.stats.get_stats() == scrapys.stats.get_stats()
 
 
-@pytest.mark.parametrize("settings", [{}, {"HTTPAUTH_USER": "u", "HTTPAUTH_DOMAIN": "h.example"}])
+@pytest.mark.parametrize("project", [{}, {"HTTPAUTH_USER": "u", "HTTPAUTH_DOMAIN": "h.example"}])
 @pytest.mark.parametrize("url", ["http://h.example/", "http://other.example/"])
 @pytest.mark.parametrize("meta", [{}, {"http_user": "m"}, {"http_pass": "p", "http_auth_domain": "h.example"}])
 @pytest.mark.parametrize("sent", [{}, {"authorization": "by hand"}])
-def test_authorization(settings: dict[str, str], url: str, meta: dict[str, str], sent: dict[str, str]) -> None:
-    ours, scrapys = pair(HttpAuthMiddleware, **settings)
+def test_authorization(project: dict[str, str], url: str, meta: dict[str, str], sent: dict[str, str]) -> None:
+    ours, scrapys = pair(HttpAuthMiddleware, **project)
     requests = [Request(url, meta=dict(meta), headers=sent) for _ in range(2)]
     assert shortcut(ours.process_request)(request=requests[0]) is scrapys.process_request(requests[1]) is None
     assert requests[0].headers == requests[1].headers
     assert ("Authorization" in requests[0].headers) == bool(
-        sent or ((settings or meta) and "http://h." in url) or meta.get("http_user")
+        sent or ((project or meta) and "http://h." in url) or meta.get("http_user")
     )
 
 
@@ -100,6 +102,7 @@ steps = st.tuples(
 )
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.lists(steps, max_size=6))
 def test_cookies(walk: list[tuple[str, dict[str, Any], Any, dict[str, str], dict[str, Any]]]) -> None:
     """Whatever came before, the same cookies are sent."""

@@ -81,17 +81,19 @@ class RecordExporter(exporters.BaseItemExporter):
         self, item: Any, default_value: Any = None, include_empty: bool | None = None
     ) -> Iterable[tuple[str, Any]]:
         """What Scrapy gives, for less where that is each field of a batch's item as it is."""
-        if isinstance(item, BatchItem) and not include_empty and self._exports_what_there_is:
+        whole = super().get_serialized_fields
+        if isinstance(item, BatchItem) and not include_empty and self._exports_what_there_is(whole):
             names = plain_fields(type(item))  # type: ignore[arg-type]  # a class can be hashed, its instances cannot
-            if names:
-                values = vars(item)
-                return [(name, values[name]) for name in names if name in values]
-        return super().get_serialized_fields(item, default_value, include_empty)
+            values = vars(item)
+            if names and values.keys() >= names:
+                return [(name, values[name]) for name in names]
+        return whole(item, default_value, include_empty)
 
-    @property
-    def _exports_what_there_is(self) -> bool:
-        """Whether it exports the fields that an item has, no others, and each as it is."""
-        is_own = type(self).serialize_field is not exporters.BaseItemExporter.serialize_field
+    def _exports_what_there_is(self, whole: Any) -> bool:
+        """Whether it exports the fields that an item has, no others, and each as it is; *whole* is the method that says
+        so in the exporter behind this one."""
+        base = exporters.BaseItemExporter
+        is_own = (whole.__func__, type(self).serialize_field) != (base.get_serialized_fields, base.serialize_field)
         return self.fields_to_export is None and not (self.export_empty_fields or is_own)
 
 

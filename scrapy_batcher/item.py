@@ -86,10 +86,10 @@ _FIELDS: dict[str, Callable[[Response], Any]] = {
 
 
 @lru_cache(maxsize=64)
-def plain_fields(cls: type[BatchItem]) -> tuple[str, ...]:
-    """The names of the fields of *cls*, if all of them are to be exported as they are; else none."""
-    fields = cls.__dataclass_fields__
-    return () if any(field.metadata for field in fields.values()) else tuple(fields)
+def plain_fields(cls: type[BatchItem]) -> Set[str]:
+    """The names of the fields of *cls*, if it is one of those made here: they are exported as they are, and their
+    values are in the instances' ``__dict__``. Of a project's subclass, which can have others, there are none."""
+    return cls.__dataclass_fields__.keys() if cls.__module__ == __name__ else frozenset()
 
 
 @lru_cache(maxsize=64)  # a JSON-lines list may have other columns in every row

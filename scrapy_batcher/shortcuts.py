@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from types import MethodType
 from typing import Any
@@ -113,15 +114,21 @@ def _keep_cookies(middleware: CookiesMiddleware, whole: Method) -> Method:
 
 def _find_refresh(middleware: MetaRefreshMiddleware, whole: Method) -> Method:
     def process_response(request: Request, response: Response) -> Any:
-        if isinstance(response, HtmlResponse):
-            # Where Scrapy looks; "&#" may be a letter. As bytes, since only ASCII's letters are put into lower case at
-            # one go; and without the s, which has a second form.
-            text = response.text[:4096].encode("ascii", "replace").lower()
-            if b"refre" not in text and not (b"&" in text and b"&#" in text):
-                return response
-        return whole(request, response)
+        if not isinstance(response, HtmlResponse):
+            return response  # and its text is not asked for: decoded it may be large, and nobody may need it
+        # Where Scrapy looks. As bytes, since only ASCII's letters are put into lower case at one go; and without the s,
+        # which has a second form.
+        text = response.text[:4096].encode("ascii", "replace").lower()
+        may_have_one = b"refre" in text or _ENTITY.search(text) or _COMMENT.search(text)
+        return whole(request, response) if may_have_one else response
 
     return process_response
+
+
+# What may be a letter of "refre", or, to w3lib before 2.5, nothing within it. An expression that begins with plain
+# text is fast, so what comes before that is looked at behind it.
+_ENTITY = re.compile(rb"&(?:#|(?<=[ref]&))")
+_COMMENT = re.compile(rb"<!--(?<=[ref]<!--)")
 
 
 _SHORT: dict[tuple[type, str], Callable[[Any, Method], Method]] = {

@@ -13,12 +13,16 @@ from pathlib import Path
 
 import pytest
 import pytest_twisted
+from hypothesis import settings
 
 from tests.downloads import Client
 from tests.mockserver import MockServer
 from tests.wire import Script, Wire
 
 ROOT = Path(__file__).parent.parent
+
+settings.register_profile("any speed", deadline=None)
+settings.load_profile("any speed")
 
 
 @pytest.fixture(scope="session")

@@ -145,6 +145,29 @@ def test_refreshes(name: str, before: str, encoding: str, status: int) -> None:
     assert shortcut(ours.process_response)(request=Request("http://h/"), response=picture) is picture
 
 
+@pytest.mark.parametrize("name", ["ref<!-- -->resh", "RE<!---->fresh", "ref&unknown;resh", "&#x72;efresh"])
+def test_what_may_be_a_refresh_is_left_to_scrapy(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is for w3lib to say, of which versions before 2.5 take such a name for one."""
+    monkeypatch.setattr(
+        "scrapy.downloadermiddlewares.redirect.get_meta_refresh", lambda *_, **__: (0.0, "http://h/next")
+    )
+    ours, _ = pair(MetaRefreshMiddleware)
+    response = HtmlResponse("http://h/", body=REFRESH.format(name).encode())
+    result = shortcut(ours.process_response)(request=Request("http://h/"), response=response)
+    assert result.url == "http://h/next"
+
+
+def test_a_text_that_is_no_page_is_not_decoded() -> None:
+    class Large(TextResponse):
+        @property
+        def text(self) -> str:
+            raise AssertionError("nobody needs it")
+
+    ours, _ = pair(MetaRefreshMiddleware)
+    response = Large("http://h/")
+    assert shortcut(ours.process_response)(request=Request("http://h/"), response=response) is response
+
+
 @pytest.mark.parametrize("cls", CLASSES)
 def test_only_scrapys_own(cls: type) -> None:
     """A method of a subclass, one that was put in its place, and one that is no middleware's, stay what they are."""

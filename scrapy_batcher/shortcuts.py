@@ -13,6 +13,7 @@ from scrapy.downloadermiddlewares.httpauth import HttpAuthMiddleware
 from scrapy.downloadermiddlewares.redirect import MetaRefreshMiddleware
 from scrapy.downloadermiddlewares.stats import DownloaderStats, get_header_size, get_status_size
 from scrapy.http import HtmlResponse, Response
+from scrapy.http.cookies import CookieJar
 from scrapy.utils.decorators import _warn_spider_arg
 from scrapy.utils.httpobj import urlparse_cached
 from w3lib.http import headers_dict_to_raw
@@ -55,7 +56,8 @@ def _count_request(middleware: DownloaderStats, whole: Method) -> Method:
     def process_request(request: Request) -> Any:
         parts = urlparse_cached(request)
         path = parts.path or "/"
-        if request.method != "GET" or path.startswith("//"):  # rare, and not simply added up
+        # What is rare, and not simply added up. A URL's host can be other than ASCII where it cannot be encoded.
+        if request.method != "GET" or path.startswith("//") or not request.url.isascii():
             return whole(request)
         size = len("GET  HTTP/1.1\r\nHost: \r\n\r\n") + len(path) + len(parts.hostname or "") + len(request.body)
         for part in (parts.params, parts.query):
@@ -96,7 +98,10 @@ def _authorize(middleware: HttpAuthMiddleware, whole: Method) -> Method:
 def _send_cookies(middleware: CookiesMiddleware, whole: Method) -> Method:
     def process_request(request: Request) -> Any:
         meta = request.meta
-        if meta.get("dont_merge_cookies") or request.cookies or middleware.jars[meta.get("cookiejar")]._cookies:
+        if meta.get("dont_merge_cookies") or request.cookies:
+            return whole(request)
+        jar = middleware.jars[meta.get("cookiejar")]
+        if type(jar) is not CookieJar or jar._cookies:  # a project may have put jars of its own there
             return whole(request)
         request.headers.pop(b"Cookie", None)  # with none in the jar there is none to be sent
         return None

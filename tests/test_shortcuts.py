@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from scrapy.downloadermiddlewares.redirect import MetaRefreshMiddleware
 from scrapy.downloadermiddlewares.stats import DownloaderStats
 from scrapy.downloadermiddlewares.useragent import UserAgentMiddleware
 from scrapy.http import HtmlResponse, Response, TextResponse
+from scrapy.http.cookies import CookieJar
 from scrapy.statscollectors import MemoryStatsCollector
 
 from scrapy_batcher import BatchSpider
@@ -39,7 +41,18 @@ urls = st.builds(
     "".join,
     st.tuples(
         st.sampled_from(["http://", "https://", "HTTP://"]),
-        st.sampled_from(["h", "h.example", "H.example:81", "127.0.0.1:8080", "[::1]:80", "user@h", "bücher.example"]),
+        st.sampled_from(
+            [
+                "h",
+                "h.example",
+                "H.example:81",
+                "127.0.0.1:8080",
+                "[::1]:80",
+                "user@h",
+                "bücher.example",
+                f"{'ü' * 64}.example",
+            ]
+        ),
         st.sampled_from(["", "/", "//", "/a//b", "/a;b=1", "//a", "/é b", "/%7e"]),
         st.sampled_from(["", "?", "?a=b", "?a=b;c?d"]),
         st.sampled_from(["", "#", "#f"]),
@@ -117,6 +130,18 @@ def test_cookies(walk: list[tuple[str, dict[str, Any], Any, dict[str, str], dict
     assert [(key, [*map(str, jar)]) for key, jar in ours.jars.items()] == [
         (key, [*map(str, jar)]) for key, jar in scrapys.jars.items()
     ]
+
+
+def test_a_jar_of_a_projects_own_is_asked() -> None:
+    class Jar(CookieJar):
+        def add_cookie_header(self, request: Request) -> None:
+            request.headers["Cookie"] = "from=file"
+
+    ours, _ = pair(CookiesMiddleware)
+    ours.jars = defaultdict(Jar)
+    request = Request("http://h/")
+    shortcut(ours.process_request)(request=request)
+    assert request.headers["Cookie"] == b"from=file"
 
 
 REFRESH = '<meta http-equiv="{}" content="0; url=/next">'

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from logging import LoggerAdapter
@@ -21,7 +20,7 @@ from scrapy_batcher.limiters import Keys, UnknownLimitError
 from scrapy_batcher.lines import Mark
 from scrapy_batcher.outcome import FETCHED, Outcome, error_text, refusal
 from scrapy_batcher.output import Lines, Output
-from scrapy_batcher.progress import Totals, summary
+from scrapy_batcher.progress import Counts, Totals, summary
 from scrapy_batcher.rows import Target
 from scrapy_batcher.rules import Rules
 from scrapy_batcher.sources import Source
@@ -38,6 +37,7 @@ class Books:
     :param output: the feeds, if they are kept in step with the ledger
     :param failures: the failures file, if one is asked for
     :param files: closes what is open for this
+    :ivar counts: how far the job is
     """
 
     def __init__(
@@ -64,19 +64,15 @@ class Books:
         self._checkpoints = Checkpoints(
             ledger, output, failures, source, config.checkpoint_targets, config.checkpoint_seconds
         )
-        # What the ledger will say after the next checkpoint; its own count is checked against it.
-        tally = ledger.tally()
-        self._read = sum(tally.values())
-        self._counts = Counter({name: count for name, count in tally.items() if name != PENDING})
-        self._fetched_before = self._counts[FETCHED]
+        self.counts = Counts(ledger.tally(), complete=ledger.complete)  # the ledger's are checked against them
         self._bytes = 0
-        for name, count in self._counts.items():
+        for name, count in self.counts.outcomes.items():
             stats.set_value(f"batcher/outcomes/{name}", count)
 
     @property
     def pending(self) -> int:
         """Targets without an outcome."""
-        return self._read - self._counts.total()
+        return self.counts.pending
 
     @property
     def crowded(self) -> bool:
@@ -100,11 +96,11 @@ class Books:
 
     def start(self) -> None:
         """Tell where an earlier run has left the job, and begin to make checkpoints."""
-        if self._read:
+        if (counts := self.counts).read:
             self._log.info(
                 "Going on: %s of %s targets are done (%s fetched), %s are to come%s",
-                *(f"{n:,}" for n in (self._counts.total(), self._read, self._fetched_before, self.pending)),
-                "" if self._ledger.complete else ", and what the list has behind them",
+                *(f"{n:,}" for n in (counts.done, counts.read, counts.fetched_before, counts.pending)),
+                "" if counts.complete else ", and what the list has behind them",
             )
         self._checkpoints.start()
 
@@ -116,10 +112,12 @@ class Books:
         """
         judged = [self._judged(target) for target, _ in rows]
         lanes = self._ledger.load(judged, rows[-1][1])
-        self._read += len(rows)
+        self.counts.read += len(rows)
+        self.counts.complete = False
         for target, _, outcome in judged:
             if outcome:
                 self._count(outcome.name, 1)
+                self.counts.unworked += 1
                 self._log.warning(outcome.describe(target, 0))
                 self._record(target, outcome, 0)
         return lanes
@@ -138,7 +136,8 @@ class Books:
         """Enter that the list was read to its end, if it was."""
         if not (self._source.spool and self._source.spool.is_all):
             self._ledger.complete_list(self._source.mark)
-        elif not self._ledger.complete:
+            self.counts.complete = True
+        elif not self.counts.complete:
             self._log.warning(
                 "There was nothing on stdin, and an earlier run did not read it to its end: give it the same list again"
             )
@@ -220,13 +219,14 @@ class Books:
         """
         wanted = tuple(outcomes)
         taken = 0
-        for name in sorted(self._counts):
+        for name in sorted(self.counts.outcomes):
             if any(name == prefix or name.startswith(f"{prefix}/") for prefix in wanted):
                 last = 0
                 while ids := self._ledger.take_up(name, last, _SLICE):
                     last = ids[-1]
                     taken += len(ids)
                     self._count(name, -len(ids))
+                    self.counts.unworked -= len(ids)
                     yield
         if taken:
             self._log.info("Trying %s targets again that ended as %s", f"{taken:,}", ", ".join(wanted))
@@ -234,7 +234,7 @@ class Books:
             self._log.warning("No target ended as %s: there is nothing to try again", " or ".join(wanted))
 
     def _count(self, name: str, number: int) -> None:
-        self._counts[name] += number
+        self.counts.outcomes[name] += number
         self._stats.inc_value(f"batcher/outcomes/{name}", number)
 
     # -- the files -------------------------------------------------------------------------------------------
@@ -259,7 +259,7 @@ class Books:
         :param error: why the list was not worked through to its end
         """
         await self.checkpoint()
-        tally: Mapping[str, int] = {**self._counts, PENDING: self.pending}
+        tally: Mapping[str, int] = {**self.counts.outcomes, PENDING: self.pending}
         complete = False
         try:
             tally, complete = self._ledger.tally(), self._ledger.complete
@@ -274,8 +274,8 @@ class Books:
             error = error or error_text(self.error)
         totals = Totals.from_tally(
             tally,
-            read=self._read,
-            fetched_before=self._fetched_before,
+            read=self.counts.read,
+            fetched_before=self.counts.fetched_before,
             complete=complete,
             bytes=self._bytes,
             seconds=seconds,
@@ -287,8 +287,8 @@ class Books:
         (self._log.error if error else self._log.info)(summary(totals))
         if error and self._config.jobdir:
             self._log.info("Nothing of it is lost: once that is mended, the same command goes on from here")
-        if not totals.adds_up or (not self.error and totals.outcomes != +self._counts):
-            self._log.error("The sum does not hold: the ledger has %s, its writer %s", totals, dict(self._counts))
+        if not totals.adds_up or (not self.error and totals.outcomes != +self.counts.outcomes):
+            self._log.error("The sum does not hold: the ledger has %s, its writer %s", totals, self.counts.outcomes)
         return totals
 
     async def shut(self) -> None:

@@ -57,7 +57,10 @@ _NAMES = (
     "BATCHER_DEADLINE",
     "BATCHER_CURL",
     "BATCHER_HTTP2",
+    "BATCHER_PROGRESS",
 )
+
+_PROGRESS = ("auto", "bar", "lines", "none")
 
 
 @dataclass(frozen=True)
@@ -93,12 +96,15 @@ class Config:
     :param deadline: ``BATCHER_DEADLINE``: seconds that a target may take from its first attempt, 0 for no end
     :param curl: ``BATCHER_CURL``: whether libcurl downloads when the extra ``fast`` is installed
     :param http2: ``BATCHER_HTTP2``: whether libcurl speaks HTTP/2 with servers that do, over TLS
+    :param progress: ``BATCHER_PROGRESS``: how it is shown how far the batch is: ``auto``, ``bar``, ``lines``, ``none``
     :param jobdir: ``JOBDIR``: the directory of a job that can be resumed, ``None`` for none
     :param concurrency: ``CONCURRENT_REQUESTS``: downloads in flight in all, 0 for no limit
     :param timeout: ``DOWNLOAD_TIMEOUT``: seconds that one download may take
     :param obeys_robots: ``ROBOTSTXT_OBEY``
     :param robots_user_agent: whom robots.txt is asked for: ``ROBOTSTXT_USER_AGENT``, or ``USER_AGENT``
     :param autothrottle: ``AUTOTHROTTLE_ENABLED``: whether Scrapy sets the delays of its download slots as it goes
+    :param log_seconds: ``LOGSTATS_INTERVAL``: seconds between two lines that say how far it is, 0 for no such lines
+    :param logs_to_file: whether there is a ``LOG_FILE``
     :param url_length: ``URLLENGTH_LIMIT``: characters in the longest URL that is fetched, 0 for no limit
     """
 
@@ -128,12 +134,15 @@ class Config:
     deadline: float = 0.0
     curl: bool = True
     http2: bool = False
+    progress: str = _PROGRESS[0]
     jobdir: str | None = None
     concurrency: int = 16
     timeout: float = 180.0
     obeys_robots: bool = False
     robots_user_agent: str = "*"
     autothrottle: bool = False
+    log_seconds: float = 60.0
+    logs_to_file: bool = False
     url_length: int = 2083
 
     @classmethod
@@ -171,12 +180,15 @@ class Config:
             deadline=seconds(settings, "BATCHER_DEADLINE", cls.deadline, or_none=True),
             curl=boolean(settings, "BATCHER_CURL", cls.curl),
             http2=boolean(settings, "BATCHER_HTTP2", cls.http2),
+            progress=one_of(settings, "BATCHER_PROGRESS", _PROGRESS, cls.progress),
             jobdir=path_or_none(settings, "JOBDIR"),
             concurrency=concurrency,
             timeout=seconds(settings, "DOWNLOAD_TIMEOUT", cls.timeout, or_none=True),
             obeys_robots=boolean(settings, "ROBOTSTXT_OBEY", cls.obeys_robots),
             robots_user_agent=str(settings.get("ROBOTSTXT_USER_AGENT") or settings.get("USER_AGENT") or "*"),
             autothrottle=boolean(settings, "AUTOTHROTTLE_ENABLED", cls.autothrottle),
+            log_seconds=seconds(settings, "LOGSTATS_INTERVAL", cls.log_seconds, or_none=True),
+            logs_to_file=path_or_none(settings, "LOG_FILE") is not None,
             url_length=whole(settings, "URLLENGTH_LIMIT", cls.url_length, 0),
         )
 

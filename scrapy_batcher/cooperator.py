@@ -24,7 +24,9 @@ from twisted.python.failure import Failure
 from scrapy_batcher.bell import Bell
 from scrapy_batcher.books import Books
 from scrapy_batcher.config import Config
+from scrapy_batcher.display import board_for, shown
 from scrapy_batcher.engine import Engine
+from scrapy_batcher.figures import Pace
 from scrapy_batcher.lanes import Claim
 from scrapy_batcher.limiters import Keys
 from scrapy_batcher.lines import Mark
@@ -118,7 +120,9 @@ class CooperatorExtension:
         limits = rules_of(self._crawler, self._config).limits
         limits.listen(self._room)
         try:
-            error = await self._work_through(spider, self._books, self._turns)
+            board = board_for(spider, self._config, self._crawler.settings)
+            with shown(Pace(self._books.counts, limits).look, board):
+                error = await self._work_through(spider, self._books, self._turns)
             totals = await self._books.close(time.monotonic() - started, error)
             await self._crawler.signals.send_catch_log_async(batch_finished, totals=totals, spider=spider)
             if totals.error and not self._engine.closing:

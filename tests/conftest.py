@@ -114,13 +114,9 @@ class Project:
             "PYTHONPATH": os.pathsep.join([str(ROOT), str(self.path)]),
             "PYTHONUNBUFFERED": "1",
         }
+        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         return subprocess.Popen(
-            self.command(*args, settings=settings),
-            cwd=self.path,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            **kwargs,
+            self.command(*args, settings=settings), cwd=self.path, env=environment, **{**streams, **kwargs}
         )
 
     def scrapy(self, *args: str, settings: Mapping[str, object] | None = None, stdin: bytes = b"") -> Run:

@@ -31,7 +31,7 @@ def test_defaults():
         rest=True, rest_statuses=frozenset({429, 503}), rest_seconds=1.0, rest_max=300.0, retry_after_max=3600.0,
         failing_rest_max=10.0, failing_give_up=0, retry_seconds=1.0, retry_max=60.0, deadline=0.0,
         jobdir=None, concurrency=16, timeout=180.0, obeys_robots=False, robots_user_agent="x", autothrottle=False,
-        url_length=2083,
+        url_length=2083, progress="auto", log_seconds=60.0, logs_to_file=False,
     )  # fmt: skip
 
 
@@ -64,6 +64,11 @@ def by_path(request: Request) -> list[str]:
         ("CONCURRENT_REQUESTS", 0, "concurrency", 0),
         ("CONCURRENT_REQUESTS", 32.0, "concurrency", 32),
         ("BATCHER_SHARD_BY", "url", "shard_by", "url"),
+        ("BATCHER_PROGRESS", "none", "progress", "none"),
+        ("LOGSTATS_INTERVAL", "0", "log_seconds", 0),
+        ("LOGSTATS_INTERVAL", "30", "log_seconds", 30),
+        ("LOG_FILE", "batch.log", "logs_to_file", True),
+        ("LOG_FILE", None, "logs_to_file", False),
         ("BATCHER_LIMITS_COLUMN", "group", "limits_column", "group"),
         ("BATCHER_LIMITS_COLUMN", "", "limits_column", None),
         ("BATCHER_LIMITS_FUNCTION", by_path, "limits_function", by_path),
@@ -179,6 +184,9 @@ def test_meanings(name, value, attribute, meaning):
         ("BATCHER_RETRY_SECONDS", -1, "BATCHER_RETRY_SECONDS must be a number of seconds, not -1"),
         ("BATCHER_RETRY_MAX", 0, "BATCHER_RETRY_MAX must be a number of seconds above 0, not 0"),
         ("BATCHER_DEADLINE", "1h", "BATCHER_DEADLINE must be a number of seconds, not '1h'"),
+        ("BATCHER_PROGRESS", "bars", "BATCHER_PROGRESS must be one of auto, bar, lines, none, not 'bars'"),
+        ("BATCHER_PROGRESS", False, "BATCHER_PROGRESS must be one of auto, bar, lines, none, not False"),
+        ("LOGSTATS_INTERVAL", "often", "LOGSTATS_INTERVAL must be a number of seconds, not 'often'"),
         ("BATCHER_FIELD", "status", "there is no setting BATCHER_FIELD; did you mean BATCHER_FIELDS?"),
         ("BATCHER_QQQQQQQQQQQQ", 1, "there is no setting BATCHER_QQQQQQQQQQQQ; the settings are BATCHER_ENABLED, "),
     ],

@@ -14,7 +14,17 @@ README = (ROOT / "README.md").read_text()
 
 
 # What is in the configuration of Scrapy's own settings.
-_SCRAPYS = {"jobdir", "concurrency", "timeout", "obeys_robots", "robots_user_agent", "autothrottle", "url_length"}
+_SCRAPYS = {
+    "jobdir",
+    "concurrency",
+    "timeout",
+    "obeys_robots",
+    "robots_user_agent",
+    "autothrottle",
+    "log_seconds",
+    "logs_to_file",
+    "url_length",
+}
 
 
 def blocks(language: str) -> list[str]:

@@ -8,6 +8,7 @@
 `limits_of`, `Limit`          the limits of a crawler, to be looked at and changed while it runs; one of them
 `PostponeMiddleware`          has retries wait in the ledger
 `curl.CurlDownloadHandler`    downloads with libcurl; with the extra ``fast``
+`MetricsExtension`            tells Prometheus of a spider; with the extra ``metrics``
 `CooperatorExtension`         N workers on one shared iterator: requests come into being one by one
 `Target`, `Source`, `Shard`   a row of the list, the list, and a part of it for one of several processes
 `Outcome`, `Totals`           what became of a target, and of all of them
@@ -22,6 +23,7 @@ from scrapy_batcher.cooperator import CooperatorExtension
 from scrapy_batcher.errors import StartError
 from scrapy_batcher.item import BatchItem
 from scrapy_batcher.limiter import Limit
+from scrapy_batcher.metrics import MetricsExtension
 from scrapy_batcher.outcome import Outcome
 from scrapy_batcher.postpone import PostponeMiddleware
 from scrapy_batcher.progress import Totals
@@ -42,6 +44,7 @@ __all__ = [
     "CooperatorExtension",
     "Limit",
     "LimitsPriorityQueue",
+    "MetricsExtension",
     "Outcome",
     "PostponeMiddleware",
     "SemaphoreMiddleware",

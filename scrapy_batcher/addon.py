@@ -17,6 +17,7 @@ from scrapy_batcher.feeds import (
     MarshalItemExporter,
     PickleItemExporter,
 )
+from scrapy_batcher.metrics import MetricsExtension
 from scrapy_batcher.postpone import PostponeMiddleware
 from scrapy_batcher.queue import LimitsPriorityQueue
 from scrapy_batcher.semaphore import SemaphoreMiddleware
@@ -59,11 +60,13 @@ class Addon:
             settings.set("SPIDER_MODULES", [SPIDERS, *modules], priority=settings.getpriority("SPIDER_MODULES") or 0)
 
     def update_settings(self, settings: Settings) -> None:
-        """Put the middleware last, nearest the downloader, and the extension first, so that what is wrong with a job
-        directory is not Scrapy's to find; and the storage and the exporters that let a job go on with a feed."""
+        """Put the middleware last, nearest the downloader, and the extensions first, so that what is wrong with a job
+        directory is not Scrapy's to find, nor any job opened when there can be no metrics; and the storage and the
+        exporters that let a job go on with a feed."""
         settings.setdefault_in_component_priority_dict("DOWNLOADER_MIDDLEWARES", SemaphoreMiddleware, 1000)
         settings.setdefault_in_component_priority_dict("DOWNLOADER_MIDDLEWARES", PostponeMiddleware, 0)
         settings.setdefault_in_component_priority_dict("EXTENSIONS", CooperatorExtension, -1)
+        settings.setdefault_in_component_priority_dict("EXTENSIONS", MetricsExtension, -2)
         is_enabled = boolean(settings, "BATCHER_ENABLED", Config.enabled)
         if is_enabled:
             settings.set("SCHEDULER_PRIORITY_QUEUE", LimitsPriorityQueue, priority="addon")

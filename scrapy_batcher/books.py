@@ -14,7 +14,7 @@ from scrapy_batcher.checkpoints import Checkpoints
 from scrapy_batcher.config import Config
 from scrapy_batcher.database import LedgerError
 from scrapy_batcher.failures import FailuresFile
-from scrapy_batcher.lanes import Claim, Lanes, LaneState
+from scrapy_batcher.lanes import Claim, LaneState
 from scrapy_batcher.ledger import PENDING, Ledger, Postponement, Settlement
 from scrapy_batcher.limiters import Keys, UnknownLimitError
 from scrapy_batcher.lines import Mark
@@ -38,6 +38,8 @@ class Books:
     :param failures: the failures file, if one is asked for
     :param files: closes what is open for this
     :ivar counts: how far the job is
+    :ivar bytes: in the bodies of the pages that this run has fetched
+    :ivar lanes: which targets can be claimed
     """
 
     def __init__(
@@ -61,11 +63,12 @@ class Books:
         self._failures = failures
         self._source = source
         self._files = files
-        self._checkpoints = Checkpoints(
+        self.lanes = ledger.lanes
+        self.checkpoints = Checkpoints(
             ledger, output, failures, source, config.checkpoint_targets, config.checkpoint_seconds
         )
         self.counts = Counts(ledger.tally(), complete=ledger.complete)  # the ledger's are checked against them
-        self._bytes = 0
+        self.bytes = 0
         for name, count in self.counts.outcomes.items():
             stats.set_value(f"batcher/outcomes/{name}", count)
 
@@ -77,20 +80,20 @@ class Books:
     @property
     def crowded(self) -> bool:
         """Whether nothing more may be claimed until `entered` fires."""
-        return self._checkpoints.crowded
+        return self.checkpoints.crowded
 
     def entered(self) -> Deferred[None]:
         """Fires when the checkpoint that is under way is over."""
-        return self._checkpoints.over()
+        return self.checkpoints.over()
 
     @property
     def error(self) -> Exception | None:
         """Why nothing can be written down any more."""
-        return self._checkpoints.error
+        return self.checkpoints.error
 
     def fail(self, error: Exception) -> None:
         """Write nothing down any more, because of *error*."""
-        self._checkpoints.fail(error)
+        self.checkpoints.fail(error)
 
     # -- the targets -----------------------------------------------------------------------------------------
 
@@ -102,7 +105,7 @@ class Books:
                 *(f"{n:,}" for n in (counts.done, counts.read, counts.fetched_before, counts.pending)),
                 "" if counts.complete else ", and what the list has behind them",
             )
-        self._checkpoints.start()
+        self.checkpoints.start()
 
     def load(self, rows: list[tuple[Target, Mark]]) -> list[LaneState]:
         """Enter the targets of *rows*, those that are not even tried with their outcome.
@@ -142,11 +145,6 @@ class Books:
                 "There was nothing on stdin, and an earlier run did not read it to its end: give it the same list again"
             )
 
-    @property
-    def lanes(self) -> Lanes:
-        """Which targets can be claimed."""
-        return self._ledger.lanes
-
     def see(self, fingerprint: bytes, target: Target) -> bool:
         """Remember the request with *fingerprint*; whether *target* is the first to make it."""
         return self._ledger.see(fingerprint, target.id)
@@ -184,10 +182,10 @@ class Books:
         # The lines last of what can fail: they must not be there without their settlement.
         self._record(target, outcome, attempts)
         self.append(lines or [])
-        self._checkpoints.add(Settlement(target.id, outcome, attempts - claim.retries))
+        self.checkpoints.add(Settlement(target.id, outcome, attempts - claim.retries))
         self._count(outcome.name, 1)
         if outcome.name == FETCHED:
-            self._bytes += size
+            self.bytes += size
         elif not told:
             self._log.warning(outcome.describe(target, attempts))
 
@@ -201,12 +199,12 @@ class Books:
         if self.error:
             raise self.error
         postponement = Postponement(claim.target.id, due, retries, first, retries - claim.retries)
-        self._checkpoints.postpone(postponement)
+        self.checkpoints.postpone(postponement)
         self._stats.inc_value("batcher/postponed")
 
     def enter_postponed(self) -> None:
         """Have what was postponed entered into the ledger, now rather than later: until then it cannot be due."""
-        self._checkpoints.enter_postponed()
+        self.checkpoints.enter_postponed()
 
     def _record(self, target: Target, outcome: Outcome, attempts: int) -> None:
         if self._failures and outcome.name != FETCHED:
@@ -226,7 +224,7 @@ class Books:
                     last = ids[-1]
                     taken += len(ids)
                     self._count(name, -len(ids))
-                    self.counts.unworked -= len(ids)
+                    self.counts.take_up(name, len(ids))
                     yield
         if taken:
             self._log.info("Trying %s targets again that ended as %s", f"{taken:,}", ", ".join(wanted))
@@ -250,7 +248,7 @@ class Books:
 
     async def checkpoint(self) -> None:
         """Enter all that is settled into the ledger; what goes wrong then is the `error`."""
-        await self._checkpoints.make()
+        await self.checkpoints.make()
 
     async def close(self, seconds: float, error: str | None) -> Totals:
         """Make the last checkpoint, and tell the totals.
@@ -277,7 +275,7 @@ class Books:
             read=self.counts.read,
             fetched_before=self.counts.fetched_before,
             complete=complete,
-            bytes=self._bytes,
+            bytes=self.bytes,
             seconds=seconds,
             error=error,
         )
@@ -293,7 +291,7 @@ class Books:
 
     async def shut(self) -> None:
         """Let go of the job, when Scrapy has closed the feeds."""
-        await self._checkpoints.stop()
+        await self.checkpoints.stop()
         if not self.error:
             self._ledger.end_run()
         self._files.close()

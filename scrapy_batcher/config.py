@@ -6,6 +6,7 @@ import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from scrapy import Request
 from scrapy.settings import BaseSettings
@@ -14,7 +15,9 @@ from scrapy_batcher.limit_settings import limits_from
 from scrapy_batcher.limiter import Limit
 from scrapy_batcher.shard import BY, WHOLE
 from scrapy_batcher.values import (
+    Address,
     ConfigError,
+    address_or_textfile,
     boolean,
     function_or_none,
     name_or_none,
@@ -58,6 +61,8 @@ _NAMES = (
     "BATCHER_CURL",
     "BATCHER_HTTP2",
     "BATCHER_PROGRESS",
+    "BATCHER_METRICS",
+    "BATCHER_METRICS_SECONDS",
 )
 
 _PROGRESS = ("auto", "bar", "lines", "none")
@@ -97,6 +102,8 @@ class Config:
     :param curl: ``BATCHER_CURL``: whether libcurl downloads when the extra ``fast`` is installed
     :param http2: ``BATCHER_HTTP2``: whether libcurl speaks HTTP/2 with servers that do, over TLS
     :param progress: ``BATCHER_PROGRESS``: how it is shown how far the batch is: ``auto``, ``bar``, ``lines``, ``none``
+    :param metrics: ``BATCHER_METRICS``: where Prometheus finds metrics: an endpoint or a textfile, ``None`` for nowhere
+    :param metrics_seconds: ``BATCHER_METRICS_SECONDS``: seconds between two writings of that textfile
     :param jobdir: ``JOBDIR``: the directory of a job that can be resumed, ``None`` for none
     :param concurrency: ``CONCURRENT_REQUESTS``: downloads in flight in all, 0 for no limit
     :param timeout: ``DOWNLOAD_TIMEOUT``: seconds that one download may take
@@ -135,6 +142,8 @@ class Config:
     curl: bool = True
     http2: bool = False
     progress: str = _PROGRESS[0]
+    metrics: Address | Path | None = None
+    metrics_seconds: float = 15.0
     jobdir: str | None = None
     concurrency: int = 16
     timeout: float = 180.0
@@ -181,6 +190,8 @@ class Config:
             curl=boolean(settings, "BATCHER_CURL", cls.curl),
             http2=boolean(settings, "BATCHER_HTTP2", cls.http2),
             progress=one_of(settings, "BATCHER_PROGRESS", _PROGRESS, cls.progress),
+            metrics=address_or_textfile(settings, "BATCHER_METRICS"),
+            metrics_seconds=seconds(settings, "BATCHER_METRICS_SECONDS", cls.metrics_seconds),
             jobdir=path_or_none(settings, "JOBDIR"),
             concurrency=concurrency,
             timeout=seconds(settings, "DOWNLOAD_TIMEOUT", cls.timeout, or_none=True),

@@ -93,9 +93,9 @@ class CooperatorExtension:
             self._visits = Visits(self._crawler, self._config, self._engine, spider, self._books, self._turns, rules)
 
     @property
-    def has_batch(self) -> bool:
-        """Whether the spider has a list."""
-        return self._books is not None
+    def books(self) -> Books | None:
+        """Those of the spider's batch; ``None`` when it has no list."""
+        return self._books
 
     def on_the_way(self, request: Request) -> None:
         """See whether *request* can be gone on with, when it is one of a visit (`Visits.on_the_way`)."""

@@ -56,7 +56,8 @@ class Limits:
         self._later = later
         self._uniform = uniform
         self._total = limiters.total
-        self.limit, self.add, self.hosts = limiters.limit, limiters.add, limiters.hosts
+        self.limit, self.add = limiters.limit, limiters.add
+        self.items, self.hosts = limiters.items, limiters.hosts
         self._held: dict[Hashable, tuple[Keys, list[Limiter]]] = {}  # keys, and their limiters with that of all
         self._reserved: dict[Hashable, tuple[Keys, list[Limiter]]] = {}
         self._waiters: dict[Hashable, _Waiter] = {}  # in the order in which they came

@@ -17,7 +17,7 @@ class Counts:
     :param complete: whether the list was read to its end
     :ivar read: targets that were read
     :ivar outcomes: how many ended in each outcome, by its name
-    :ivar fetched_before: those that earlier runs have fetched
+    :ivar before: how many of them did so in earlier runs; less those that were taken up again
     :ivar unworked: outcomes without work of this run: those of earlier runs, but for what is tried again, and of rows
         that are not even tried
     """
@@ -26,8 +26,18 @@ class Counts:
         self.complete = complete
         self.read = sum(tally.values())
         self.outcomes = Counter({name: count for name, count in tally.items() if name != PENDING})
-        self.fetched_before = self.outcomes[FETCHED]
+        self.before = Counter(self.outcomes)
         self.unworked = self.done
+
+    def take_up(self, name: str, number: int) -> None:
+        """So many targets that ended in the outcome *name* are tried once more, and do not count as ended there."""
+        self.before[name] -= number
+        self.unworked -= number
+
+    @property
+    def fetched_before(self) -> int:
+        """Targets that earlier runs have fetched."""
+        return self.before[FETCHED]
 
     @property
     def done(self) -> int:

@@ -91,6 +91,18 @@ def by_path(request: Request) -> list[str]:
         ("BATCHER_RETRY_MAX", "600", "retry_max", 600),
         ("BATCHER_DEADLINE", "30", "deadline", 30),
         ("BATCHER_DEADLINE", 0, "deadline", 0),
+        ("BATCHER_METRICS", 9410, "metrics", ("127.0.0.1", 9410)),
+        ("BATCHER_METRICS", "9410", "metrics", ("127.0.0.1", 9410)),
+        ("BATCHER_METRICS", "0", "metrics", ("127.0.0.1", 0)),
+        ("BATCHER_METRICS", 0, "metrics", ("127.0.0.1", 0)),
+        ("BATCHER_METRICS", "0.0.0.0:65535", "metrics", ("0.0.0.0", 65535)),
+        ("BATCHER_METRICS", "my-host.example:9410", "metrics", ("my-host.example", 9410)),
+        ("BATCHER_METRICS", "[::1]:9410", "metrics", ("::1", 9410)),
+        ("BATCHER_METRICS", "a/batch.prom", "metrics", Path("a/batch.prom")),
+        ("BATCHER_METRICS", Path("batch.prom"), "metrics", Path("batch.prom")),
+        ("BATCHER_METRICS", "", "metrics", None),
+        ("BATCHER_METRICS", False, "metrics", None),
+        ("BATCHER_METRICS_SECONDS", "60", "metrics_seconds", 60),
         ("DOWNLOAD_TIMEOUT", "2.5", "timeout", 2.5),
         ("DOWNLOAD_TIMEOUT", 0, "timeout", 0),
         ("ROBOTSTXT_OBEY", "True", "obeys_robots", True),
@@ -122,6 +134,7 @@ def test_meanings(name, value, attribute, meaning):
         ("BATCHER_SCHEMES", "https://", "BATCHER_SCHEMES has 'https://', which is not a URL scheme"),
         ("BATCHER_SCHEMES", True, "BATCHER_SCHEMES must be a list of names, not True"),
         ("BATCHER_FAILURES", True, "BATCHER_FAILURES must be a path, not True"),
+        ("BATCHER_METRICS_SECONDS", 0, "BATCHER_METRICS_SECONDS must be a number of seconds above 0, not 0"),
         ("BATCHER_SHARD_BY", "domain", "BATCHER_SHARD_BY must be one of host, url, not 'domain'"),
         ("BATCHER_SHARD_BY", ["url"], "BATCHER_SHARD_BY must be one of host, url, not ['url']"),
         ("BATCHER_CHECKPOINT_TARGETS", 0, "BATCHER_CHECKPOINT_TARGETS must be at least 1, not 0"),
@@ -324,6 +337,30 @@ def test_limits_of_ones_own_come_on_top_of_scrapys():
         "x": Limit(burst=2),
     }
     assert limits(BATCHER_LIMITS={"*": 5, "host:*": 1}) == {"*": Limit(5), "host:*": Limit(1, jitter=0.5)}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(
+            "localhost",
+            ":9410",
+            "::1:9410",
+            "[::1]",
+            "http://localhost:9410",
+            "localhost:http",
+            "65536",
+            "1:2:3",
+            "-1",
+            "\N{SNOWMAN}.example:1",
+        ),
+        *("metrics.txt", ".prom", "a b:1", True, 9410.0, -1, b"9410", ["9410"]),
+    ],
+)
+def test_places_where_there_can_be_no_metrics(value):
+    complaint = f"or the path of a file that ends in .prom, not {value!r}"
+    with pytest.raises(ConfigError, match=f"^BATCHER_METRICS must be a port, .*{re.escape(complaint)}$"):
+        config(BATCHER_METRICS=value)
 
 
 def test_the_config_cannot_be_changed():

@@ -25,6 +25,7 @@ FILES = (
     "test_named_limits.py",
     "test_queue.py",
     "test_loop.py",
+    "test_metrics.py",
 )
 
 

@@ -729,6 +729,26 @@ async def test_a_receiver_that_breaks(wire: MakeWire, client: MakeClient, caplog
     assert "no good" in caplog.text
 
 
+@pytest.mark.parametrize("signal", [signals.headers_received, signals.bytes_received])
+@ensureDeferred
+async def test_a_receiver_that_raises_what_is_no_exception(wire: MakeWire, client: MakeClient, signal: object) -> None:
+    """It ends its own download, and libcurl goes on with all others."""
+    server, curl = wire(OK), client()
+
+    class End(BaseException):
+        pass
+
+    def end() -> None:
+        raise End
+
+    assert (await curl.get(server.url())).body == b"ok"
+    curl.crawler.signals.connect(end, signal)
+    with pytest.raises(End):
+        await curl.get(server.url())
+    curl.crawler.signals.disconnect(end, signal)
+    assert (await curl.get(server.url())).body == b"ok"
+
+
 # Connections
 
 

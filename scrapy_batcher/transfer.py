@@ -196,7 +196,8 @@ class Transfer:
         results = self._signals.send_catch_log(signal, request=self.request, spider=self._crawler.spider, **arguments)
         for receiver, result in results:
             if isinstance(result, Failure) and isinstance(result.value, StopDownload):
-                _logger.debug("Download stopped for %s from signal handler %s", self.request, receiver)
+                name = getattr(receiver, "__qualname__", receiver)
+                _logger.debug("Download stopped for %s from signal handler %s", self.request, name)
                 return result.value
         return None
 

@@ -691,8 +691,9 @@ async def test_signals(wire: MakeWire, client: MakeClient) -> None:
 @pytest.mark.parametrize("fail", [True, False])
 @pytest.mark.parametrize("signal", [signals.headers_received, signals.bytes_received])
 @ensureDeferred
-async def test_stopped(wire: MakeWire, client: MakeClient, signal: object, fail: bool) -> None:
-    """`StopDownload` ends a download with what there is of it, and closes its connection."""
+async def test_stopped(wire: MakeWire, client: MakeClient, signal: object, fail: bool, caplog) -> None:
+    """`StopDownload` ends a download with what there is of it, and closes its connection; the log says who it was."""
+    caplog.set_level(logging.DEBUG)
 
     def script(line: Line) -> None:
         line.receive()
@@ -713,6 +714,7 @@ async def test_stopped(wire: MakeWire, client: MakeClient, signal: object, fail:
     assert (response.status, response.headers["X-A"], response.flags) == (200, b"1", ["download_stopped"])
     assert response.body == (b"" if signal is signals.headers_received else b"abc")
     assert response.ip_address == ip_address("127.0.0.1")
+    assert f"Download stopped for <GET {server.url()}> from signal handler {stop.__qualname__}" in caplog.messages
     await until(lambda: server.open == 0)
 
 

@@ -17,8 +17,10 @@ from scrapy_batcher.feeds import (
     MarshalItemExporter,
     PickleItemExporter,
 )
+from scrapy_batcher.parquet import ParquetItemExporter
 from scrapy_batcher.postpone import PostponeMiddleware
 from scrapy_batcher.queue import LimitsPriorityQueue
+from scrapy_batcher.recorder import RecordMiddleware
 from scrapy_batcher.semaphore import SemaphoreMiddleware
 from scrapy_batcher.values import boolean
 
@@ -39,6 +41,7 @@ _FEED_PARTS: dict[str, dict[str, type]] = {
         "csv": CsvItemExporter,
         "pickle": PickleItemExporter,
         "marshal": MarshalItemExporter,
+        "parquet": ParquetItemExporter,
     },
 }
 
@@ -62,6 +65,7 @@ class Addon:
         """Put the middleware last, nearest the downloader, and the extension first, so that what is wrong with a job
         directory is not Scrapy's to find; and the storage and the exporters that let a job go on with a feed."""
         settings.setdefault_in_component_priority_dict("DOWNLOADER_MIDDLEWARES", SemaphoreMiddleware, 1000)
+        settings.setdefault_in_component_priority_dict("DOWNLOADER_MIDDLEWARES", RecordMiddleware, 999)
         settings.setdefault_in_component_priority_dict("DOWNLOADER_MIDDLEWARES", PostponeMiddleware, 0)
         settings.setdefault_in_component_priority_dict("EXTENSIONS", CooperatorExtension, -1)
         is_enabled = boolean(settings, "BATCHER_ENABLED", Config.enabled)

@@ -13,7 +13,7 @@ from scrapy.crawler import Crawler
 from scrapy.http import Response
 from scrapy.utils.asyncio import run_in_thread
 
-from scrapy_batcher.output import Feed, Output
+from scrapy_batcher.output import Feed, Output, OutputError
 
 _LONG = 2**15  # bytes that take longer to compress than the way to a thread and back
 
@@ -35,12 +35,18 @@ class Archive:
 
         :raises ImportError: without warcio
         :raises OSError: when it cannot be written
+        :raises OutputError: when it has something else in it
         """
         warc = import_module("scrapy_batcher.warc")  # which needs warcio
+        is_zipped = path.endswith(".gz")
+        if not _begins_with(b"\x1f\x8b" if is_zipped else b"WARC/", Path(path)):
+            raise OutputError(
+                f"{path} has something else than WARC records in it, to which they would be added: name another"
+            )
         feed = output.open(Path(path).resolve(), overwrite=False)
         feed.ready = True  # it has no exporter
         output.own.append(feed)
-        records = warc.Records(is_zipped=path.endswith(".gz"))
+        records = warc.Records(is_zipped=is_zipped)
         if not feed.tell():
             feed.write_ahead(records.info(feed.path.name, crawler))
         return cls(feed, records.of)
@@ -51,6 +57,14 @@ class Archive:
         in_thread = size > _LONG
         data = await run_in_thread(self.records, request, response) if in_thread else self.records(request, response)
         return self.feed, data
+
+
+def _begins_with(mark: bytes, path: Path) -> bool:
+    """Whether what is in *path*, if anything is, begins with *mark*."""
+    if not path.is_file():
+        return True
+    with path.open("rb") as file:
+        return file.read(len(mark)) in (b"", mark)
 
 
 archives: WeakKeyDictionary[Crawler, Archive] = WeakKeyDictionary()

@@ -55,13 +55,14 @@ def make_item(
         or starts with two underscores, is prefixed with ``row_``
     :param body: where its body is, if that is in a file; the field ``path`` needs it
     """
-    values = {name: _FIELDS[name](target, response, body) for name in fields}
+    text = None if _TEXT.isdisjoint(fields) else _text_of(response)
+    values = {name: _FIELDS[name](target, response, body, text) for name in fields}
     if columns and target.columns:
         taken = frozenset(fields)
         for name, value in target.columns.items():
             values[_free_name(name, taken, target.columns)] = value
     item = _item_class(tuple(values))()
-    vars(item).update(values)
+    item.__dict__ = values
     return item
 
 
@@ -73,9 +74,11 @@ def _free_name(name: str, taken: Set[str], columns: Mapping[str, Any]) -> str:
     return free
 
 
-def _is_text(response: Response) -> bool:
+def _text_of(response: Response) -> str | None:
+    """The body of *response* as text, ``None`` when it is none."""
+    text = response.text if isinstance(response, TextResponse) else None
     # A body with a NUL in it is no text, whatever the server calls it: a .gz that it serves as text/plain, say.
-    return isinstance(response, TextResponse) and "\0" not in response.text
+    return None if text is None or "\0" in text else text
 
 
 def _headers(response: Response) -> dict[str, list[str]]:
@@ -91,30 +94,32 @@ def _path(body: Body | None) -> str:
     return body.path
 
 
-_FIELDS: dict[str, Callable[[Target, Response, Body | None], Any]] = {
+_TEXT = frozenset({"content", "base64"})  # the fields that are made of the text
+
+_FIELDS: dict[str, Callable[[Target, Response, Body | None, str | None], Any]] = {
     # as given in the list
-    "url": lambda target, response, body: target.url,
+    "url": lambda target, response, body, text: target.url,
     # bytes in the body, after decompression
-    "length": lambda target, response, body: len(response.body),
+    "length": lambda target, response, body, text: len(response.body),
     # the text as Scrapy decodes it; the base64 of the body when that is not text
-    "content": lambda target, response, body: (
-        response.text if _is_text(response) else base64.b64encode(response.body).decode("ascii")
+    "content": lambda target, response, body, text: (
+        base64.b64encode(response.body).decode("ascii") if text is None else text
     ),
     # whether it is base64
-    "base64": lambda target, response, body: not _is_text(response),
-    "status": lambda target, response, body: response.status,
-    "headers": lambda target, response, body: _headers(response),
-    "final_url": lambda target, response, body: redact(response.url),
-    "content_type": lambda target, response, body: (
+    "base64": lambda target, response, body, text: text is None,
+    "status": lambda target, response, body, text: response.status,
+    "headers": lambda target, response, body, text: _headers(response),
+    "final_url": lambda target, response, body, text: redact(response.url),
+    "content_type": lambda target, response, body, text: (
         (response.headers.get("Content-Type") or b"").decode("latin-1") or None
     ),
-    "encoding": lambda target, response, body: response.encoding if isinstance(response, TextResponse) else None,
-    "fetched_at": lambda target, response, body: datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
-    "elapsed": lambda target, response, body: response.meta.get("download_latency"),
+    "encoding": lambda target, response, body, text: response.encoding if isinstance(response, TextResponse) else None,
+    "fetched_at": lambda target, response, body, text: datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
+    "elapsed": lambda target, response, body, text: response.meta.get("download_latency"),
     # of the body, after decompression
-    "sha256": lambda target, response, body: body.sha256 if body else hashlib.sha256(response.body).hexdigest(),
+    "sha256": lambda target, response, body, text: body.sha256 if body else hashlib.sha256(response.body).hexdigest(),
     # of the file that has the body, from BATCHER_BODIES
-    "path": lambda target, response, body: _path(body),
+    "path": lambda target, response, body, text: _path(body),
 }
 
 

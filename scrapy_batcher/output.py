@@ -117,7 +117,7 @@ class Feed(io.RawIOBase):
 
 
 Lines: TypeAlias = "list[tuple[Feed, bytes]]"
-"""What an item became, in each of the feeds it is in."""
+"""What an item became in each of the feeds it is in, or a response in the WARC file."""
 
 
 class Output:

@@ -15,7 +15,7 @@ from warcio.archiveiterator import ArchiveIterator
 from tests.conftest import Project, Run, make_project
 from tests.faults import FILE_POINTS, STATUS
 from tests.mockserver import MockServer
-from tests.test_command_line import wait_until
+from tests.test_command_line import REACTORS, wait_until
 from tests.test_killed import CHECKPOINT, SETTINGS, WIDTH, check_complete, check_full, limited
 
 KILLS = 5
@@ -140,23 +140,30 @@ def test_no_room(project: Project, server: MockServer, what: str) -> None:
         ("BATCHER_BODIES", "urls.txt", "the folder BATCHER_BODIES urls.txt cannot be used: File exists"),
         ("BATCHER_WARC", ".", "the file BATCHER_WARC . cannot be written: Is a directory"),
         ("BATCHER_WARC", "urls.txt", "the feed urls.txt is the list itself"),
+        (
+            "BATCHER_WARC",
+            "notes",
+            "notes has something else than WARC records in it, to which they would be added: name",
+        ),
         ("BATCHER_WARC", "items.jsonl", "items.jsonl is named twice as a feed: leave one out"),
     ],
 )
 def test_a_place_that_cannot_be_used(project: Project, name: str, value: str, sentence: str) -> None:
     """Where nothing can be written a batch does not begin; one sentence names the place."""
     project.write("urls.txt", "http://127.0.0.1:1/")
+    project.write("notes", "to be kept")
     run = project.scrapy(*ARGUMENTS, settings={"LOG_LEVEL": "ERROR", name: value})
     assert run.status == 1
     assert sentence in run.log
     assert len(run.log.splitlines()) == 1, run.log
 
 
-def test_without_a_job(project: Project, server: MockServer) -> None:
+@pytest.mark.parametrize("reactor", ["asyncio", "none"])
+def test_without_a_job(project: Project, server: MockServer, reactor: str) -> None:
     """Without a job, too, bodies and records are there when the batch has ended; a second run adds to them."""
     pages, missing = write_list(project, server, 20, "w")
     for run_number in (1, 2):
-        run = project.scrapy(*ARGUMENTS, settings={**FILES, "JOBDIR": ""})
+        run = project.scrapy(*ARGUMENTS, settings={**FILES, **REACTORS[reactor], "JOBDIR": ""})
         assert run.status == 0, run.log
         assert len(records(project.path / "out.warc.gz")) == 1 + 2 * run_number * (len(pages) + len(missing))
         files = [path for path in (project.path / "pages").rglob("*") if path.is_file()]

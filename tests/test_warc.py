@@ -98,8 +98,9 @@ async def test_other_tools_read_it(server: MockServer, work: Work, capsys: pytes
     assert members == 13
 
 
+@pytest.mark.parametrize("handlers", [{}, {"DOWNLOAD_HANDLERS": {}}], ids=["libcurl", "Scrapy's own"])
 @ensureDeferred
-async def test_bodies_are_as_they_were_sent(wire, work: Work) -> None:
+async def test_bodies_are_as_they_were_sent(wire, work: Work, handlers: dict) -> None:
     """A compressed body is in the archive compressed, while the item has its text; chunks are put together, and the
     record says so; headers that come twice are there twice."""
     zipped = gzip.compress(b"<p>zipped</p>")
@@ -107,7 +108,7 @@ async def test_bodies_are_as_they_were_sent(wire, work: Work) -> None:
     plain = wire(always(head + b"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n%s" % (len(zipped), zipped)))
     chunked = wire(always(head + b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n"))
     work.write(*(f"http://127.0.0.1:{server.port}/" for server in (plain, chunked)))
-    await work.run(settings=settings(work, "out.warc"))
+    await work.run(settings=settings(work, "out.warc", BATCHER_CURL=not handlers, **handlers))
     found = {}
     with (work.folder / "out.warc").open("rb") as file:
         for record in ArchiveIterator(file, no_record_parse=False, check_digests="raise"):

@@ -7,6 +7,7 @@
 `LimitsPriorityQueue`         a scheduler's queue that gives out what may be downloaded now
 `limits_of`, `Limit`          the limits of a crawler, to be looked at and changed while it runs; one of them
 `PostponeMiddleware`          has retries wait in the ledger
+`RecordMiddleware`            has what was sent and received go into the WARC file
 `curl.CurlDownloadHandler`    downloads with libcurl; with the extra ``fast``
 `MetricsExtension`            tells Prometheus of a spider; with the extra ``metrics``
 `CooperatorExtension`         N workers on one shared iterator: requests come into being one by one
@@ -28,6 +29,7 @@ from scrapy_batcher.outcome import Outcome
 from scrapy_batcher.postpone import PostponeMiddleware
 from scrapy_batcher.progress import Totals
 from scrapy_batcher.queue import LimitsPriorityQueue
+from scrapy_batcher.recorder import RecordMiddleware
 from scrapy_batcher.rows import Target
 from scrapy_batcher.rules import limits_of
 from scrapy_batcher.semaphore import SemaphoreMiddleware
@@ -47,6 +49,7 @@ __all__ = [
     "MetricsExtension",
     "Outcome",
     "PostponeMiddleware",
+    "RecordMiddleware",
     "SemaphoreMiddleware",
     "Shard",
     "Source",

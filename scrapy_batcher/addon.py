@@ -18,8 +18,10 @@ from scrapy_batcher.feeds import (
     PickleItemExporter,
 )
 from scrapy_batcher.metrics import MetricsExtension
+from scrapy_batcher.parquet import ParquetItemExporter
 from scrapy_batcher.postpone import PostponeMiddleware
 from scrapy_batcher.queue import LimitsPriorityQueue
+from scrapy_batcher.recorder import RecordMiddleware
 from scrapy_batcher.semaphore import SemaphoreMiddleware
 from scrapy_batcher.values import boolean
 
@@ -40,6 +42,7 @@ _FEED_PARTS: dict[str, dict[str, type]] = {
         "csv": CsvItemExporter,
         "pickle": PickleItemExporter,
         "marshal": MarshalItemExporter,
+        "parquet": ParquetItemExporter,
     },
 }
 
@@ -64,6 +67,7 @@ class Addon:
         directory is not Scrapy's to find, nor any job opened when there can be no metrics; and the storage and the
         exporters that let a job go on with a feed."""
         settings.setdefault_in_component_priority_dict("DOWNLOADER_MIDDLEWARES", SemaphoreMiddleware, 1000)
+        settings.setdefault_in_component_priority_dict("DOWNLOADER_MIDDLEWARES", RecordMiddleware, 999)
         settings.setdefault_in_component_priority_dict("DOWNLOADER_MIDDLEWARES", PostponeMiddleware, 0)
         settings.setdefault_in_component_priority_dict("EXTENSIONS", CooperatorExtension, -1)
         settings.setdefault_in_component_priority_dict("EXTENSIONS", MetricsExtension, -2)

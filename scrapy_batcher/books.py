@@ -64,9 +64,7 @@ class Books:
         self._source = source
         self._files = files
         self.lanes = ledger.lanes
-        self.checkpoints = Checkpoints(
-            ledger, output, failures, source, config.checkpoint_targets, config.checkpoint_seconds
-        )
+        self.checkpoints = Checkpoints(ledger, output, failures, source, config)
         self.counts = Counts(ledger.tally(), complete=ledger.complete)  # the ledger's are checked against them
         self.bytes = 0
         for name, count in self.counts.outcomes.items():
@@ -189,17 +187,18 @@ class Books:
         elif not told:
             self._log.warning(outcome.describe(target, attempts))
 
-    def postpone(self, claim: Claim, due: float, retries: int, first: float) -> None:
+    def postpone(self, claim: Claim, due: float, retries: int, first: float, lines: Lines) -> None:
         """Have the target of *claim* tried once more.
 
         :param due: the Unix time before which it is not
         :param retries: how often it was tried
         :param first: the Unix time at which it was tried first
+        :param lines: what there is of it to be written already
         """
         if self.error:
             raise self.error
-        postponement = Postponement(claim.target.id, due, retries, first, retries - claim.retries)
-        self.checkpoints.postpone(postponement)
+        self.append(lines)
+        self.checkpoints.postpone(Postponement(claim.target.id, due, retries, first, retries - claim.retries))
         self._stats.inc_value("batcher/postponed")
 
     def enter_postponed(self) -> None:
@@ -292,6 +291,8 @@ class Books:
     async def shut(self) -> None:
         """Let go of the job, when Scrapy has closed the feeds."""
         await self.checkpoints.stop()
+        if self._output:
+            await self._output.close_own()
         if not self.error:
             self._ledger.end_run()
         self._files.close()

@@ -8,6 +8,7 @@ from scrapy.utils.asyncio import CallLaterResult, call_later, run_in_thread
 from scrapy.utils.defer import deferred_from_coro, maybe_deferred_to_future
 from twisted.internet.defer import Deferred
 
+from scrapy_batcher.config import Config
 from scrapy_batcher.failures import FailuresFile
 from scrapy_batcher.ledger import FeedState, Ledger, Postponement, Settlement
 from scrapy_batcher.output import Output
@@ -22,9 +23,9 @@ class Checkpoints:
     is fetched is on the disk, and what a feed has behind the length that the ledger knows will be fetched again: there
     it is cut when a job is resumed.
 
-    :param targets: settlements that may be without one at a time, so that a crash cannot undo more; one is made when
-        they are half as many
-    :param seconds: after which one is made, however few they are
+    :param config: ``checkpoint_targets``: settlements that may be without one at a time, so that a crash cannot undo
+        more; one is made when they are half as many. ``checkpoint_seconds``: after which one is made, however few
+        they are
     :ivar made: how many have entered something
     :ivar took: seconds, by all of them together
     """
@@ -35,15 +36,14 @@ class Checkpoints:
         output: Output | None,
         failures: FailuresFile | None,
         source: Source,
-        targets: int,
-        seconds: float,
+        config: Config,
     ) -> None:
         self._ledger = ledger
         self._output = output
         self._failures = failures
         self._source = source
-        self._targets = targets
-        self._seconds = seconds
+        self._targets = config.checkpoint_targets
+        self._seconds = config.checkpoint_seconds
         self._error: Exception | None = None
         self._failed = False  # whether one has; an error elsewhere does not keep from entering what was settled before
         self._settled: list[Settlement] = []  # since the last checkpoint began

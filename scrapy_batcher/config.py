@@ -13,6 +13,7 @@ from scrapy.settings import BaseSettings
 
 from scrapy_batcher.limit_settings import limits_from
 from scrapy_batcher.limiter import Limit
+from scrapy_batcher.names import Template
 from scrapy_batcher.shard import BY, WHOLE
 from scrapy_batcher.values import (
     Address,
@@ -29,7 +30,13 @@ from scrapy_batcher.values import (
     whole,
 )
 
-OPTIONAL_FIELDS = ("status", "headers", "final_url", "content_type", "encoding", "fetched_at", "elapsed")
+FIELDS = (
+    *("url", "length", "content", "base64"),
+    *("status", "headers", "final_url", "content_type", "encoding", "fetched_at", "elapsed", "sha256", "path"),
+)
+"""What an item can have of a page."""
+
+_BODY_FIELDS = ("url", "length", "path", "sha256")  # where bodies are files: those are not in the item too
 
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*")
 
@@ -40,6 +47,9 @@ _NAMES = (
     "BATCHER_SCHEMES",
     "BATCHER_SKIP_DUPLICATES",
     "BATCHER_FAILURES",
+    "BATCHER_BODIES",
+    "BATCHER_BODIES_NAMES",
+    "BATCHER_WARC",
     "BATCHER_CHECKPOINT_TARGETS",
     "BATCHER_CHECKPOINT_SECONDS",
     "BATCHER_SHARD_BY",
@@ -73,11 +83,14 @@ class Config:
     """The settings, read once.
 
     :param enabled: ``BATCHER_ENABLED``: whether any part of scrapy-batcher is on
-    :param fields: ``BATCHER_FIELDS``: item fields beside ``url``, ``length``, ``content`` and ``base64``
+    :param fields: ``BATCHER_FIELDS``: what an item has of its page, of `FIELDS`
     :param columns: ``BATCHER_COLUMNS``: whether the row's own columns go into the item
     :param schemes: ``BATCHER_SCHEMES``: URL schemes that are fetched, in lower case
     :param skip_duplicates: ``BATCHER_SKIP_DUPLICATES``: whether a request seen before is ``skipped/duplicate``
     :param failures: ``BATCHER_FAILURES``: path of the failures file, ``None`` for none
+    :param bodies: ``BATCHER_BODIES``: the folder for the pages' bodies, ``None`` for none
+    :param bodies_names: ``BATCHER_BODIES_NAMES``: how they are named there: one of `names.NAMES`, or a template
+    :param warc: ``BATCHER_WARC``: path of the WARC file, ``None`` for none
     :param checkpoint_targets: ``BATCHER_CHECKPOINT_TARGETS``: outcomes that a crash can undo, beside what is in flight
     :param checkpoint_seconds: ``BATCHER_CHECKPOINT_SECONDS``: seconds after which outcomes are entered into the ledger
     :param shard_by: ``BATCHER_SHARD_BY``: what keeps rows together when a list is divided among processes
@@ -116,11 +129,14 @@ class Config:
     """
 
     enabled: bool = True
-    fields: tuple[str, ...] = ()
+    fields: tuple[str, ...] = ("url", "length", "content", "base64")
     columns: bool = True
     schemes: frozenset[str] = frozenset({"http", "https"})
     skip_duplicates: bool = False
     failures: str | None = None
+    bodies: str | None = None
+    bodies_names: str = "hash"
+    warc: str | None = None
     checkpoint_targets: int = 1000
     checkpoint_seconds: float = 1.0
     shard_by: str = WHOLE.by
@@ -162,13 +178,17 @@ class Config:
         """
         _refuse_unknown_names(settings)
         concurrency = whole(settings, "CONCURRENT_REQUESTS", cls.concurrency, 0)
+        bodies = path_or_none(settings, "BATCHER_BODIES")
         return cls(
             enabled=boolean(settings, "BATCHER_ENABLED", cls.enabled),
-            fields=_fields(settings),
+            fields=_fields(settings, _BODY_FIELDS if bodies else cls.fields, bodies),
             columns=boolean(settings, "BATCHER_COLUMNS", cls.columns),
             schemes=_schemes(settings, cls.schemes),
             skip_duplicates=boolean(settings, "BATCHER_SKIP_DUPLICATES", cls.skip_duplicates),
             failures=path_or_none(settings, "BATCHER_FAILURES"),
+            bodies=bodies,
+            bodies_names=_bodies_names(settings, cls.bodies_names),
+            warc=path_or_none(settings, "BATCHER_WARC"),
             checkpoint_targets=whole(settings, "BATCHER_CHECKPOINT_TARGETS", cls.checkpoint_targets, 1),
             checkpoint_seconds=seconds(settings, "BATCHER_CHECKPOINT_SECONDS", cls.checkpoint_seconds),
             shard_by=one_of(settings, "BATCHER_SHARD_BY", BY, cls.shard_by),
@@ -222,9 +242,22 @@ def _schemes(settings: BaseSettings, default: frozenset[str]) -> frozenset[str]:
     return schemes
 
 
-def _fields(settings: BaseSettings) -> tuple[str, ...]:
-    chosen = tuple(dict.fromkeys(names(settings, "BATCHER_FIELDS", ())))
+def _fields(settings: BaseSettings, default: tuple[str, ...], bodies: str | None) -> tuple[str, ...]:
+    chosen = tuple(dict.fromkeys(names(settings, "BATCHER_FIELDS", default)))
+    if not chosen:
+        raise ConfigError(f"BATCHER_FIELDS must name a field, not {settings.get('BATCHER_FIELDS')!r}")
     for name in chosen:
-        if name not in OPTIONAL_FIELDS:
-            raise ConfigError(f"BATCHER_FIELDS has {name!r}; choose from {', '.join(OPTIONAL_FIELDS)}")
+        if name not in FIELDS:
+            raise ConfigError(f"BATCHER_FIELDS has {name!r}; choose from {', '.join(FIELDS)}")
+    if "path" in chosen and not bodies:
+        raise ConfigError("BATCHER_FIELDS has 'path', which is that of a file in the folder BATCHER_BODIES: name one")
     return chosen
+
+
+def _bodies_names(settings: BaseSettings, default: str) -> str:
+    given = settings.get("BATCHER_BODIES_NAMES", default)
+    try:
+        Template(given)
+    except (TypeError, ValueError) as e:
+        raise ConfigError(f"BATCHER_BODIES_NAMES {given!r}: {e}") from e
+    return str(given)

@@ -40,6 +40,7 @@ from scrapy_batcher.rules import rules_of
 from scrapy_batcher.signals import batch_finished
 from scrapy_batcher.turns import Turns
 from scrapy_batcher.values import ConfigError
+from scrapy_batcher.visit import Visit
 from scrapy_batcher.visits import Visits
 
 _SLICE = 100  # rows entered into the ledger at a time: a few milliseconds, also when each is refused and logged
@@ -101,6 +102,10 @@ class CooperatorExtension:
         """See whether *request* can be gone on with, when it is one of a visit (`Visits.on_the_way`)."""
         if self._visits:
             self._visits.on_the_way(request)
+
+    def visit_of(self, request: Request) -> Visit | None:
+        """The visit that *request*, which is not downloaded yet, was made for."""
+        return self._visits.visit_of(request) if self._visits else None
 
     async def run(self, spider: Batch) -> Totals:
         """Fetch the whole list of *spider*; returns when the last visit is over.

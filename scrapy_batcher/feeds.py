@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
 from typing import IO, Any, cast
@@ -179,6 +180,11 @@ class NamedFeed:
     options: Mapping[str, Any]
 
     @property
+    def row_format(self) -> str:
+        """Its format, as ``FEED_EXPORTERS`` knows it."""
+        return str(self.options.get("format") or Path(self.uri).suffix.removeprefix("."))
+
+    @property
     def is_stdout(self) -> bool:
         return urlparse(self.uri).scheme == "stdout"
 
@@ -199,6 +205,17 @@ def named_feeds(settings: BaseSettings) -> list[NamedFeed]:
     return feeds
 
 
+def check_extra(feed: NamedFeed) -> None:
+    """Check that what *feed* needs is installed.
+
+    :raises FeedError: when it is not
+    """
+    if feed.row_format == "parquet" and find_spec("pyarrow") is None:
+        raise FeedError(
+            f"the feed {feed.uri} needs pyarrow: pip install 'scrapy-batcher[parquet]', or choose jsonl or csv"
+        )
+
+
 def check_feed(feed: NamedFeed, settings: BaseSettings) -> None:
     """Check that *feed* can be gone on with after a stop.
 
@@ -211,10 +228,9 @@ def check_feed(feed: NamedFeed, settings: BaseSettings) -> None:
 def _why_not(feed: NamedFeed, settings: BaseSettings) -> str | None:
     storages, formats = settings.getwithbase("FEED_STORAGES"), settings.getwithbase("FEED_EXPORTERS")
     storage = load_object(storages.get(urlparse(feed.uri).scheme) or storages["file"])
-    row_format = feed.options.get("format") or Path(feed.uri).suffix.removeprefix(".")
-    if not formats.get(row_format):
-        return f"its format {row_format!r} is unknown; choose jsonl or csv"
-    exporter = load_object(formats[row_format])
+    if not formats.get(feed.row_format):
+        return f"its format {feed.row_format!r} is unknown; choose jsonl or csv"
+    exporter = load_object(formats[feed.row_format])
     if not (isinstance(exporter, type) and issubclass(exporter, RecordExporter)):
         return (
             f"after a stop nothing can be added to what {exporter.__qualname__} has written; choose jsonl or csv, or, "

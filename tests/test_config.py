@@ -10,7 +10,7 @@ import pytest
 from scrapy import Request
 from scrapy.settings import BaseSettings, Settings
 
-from scrapy_batcher.config import OPTIONAL_FIELDS, Config, ConfigError
+from scrapy_batcher.config import FIELDS, Config, ConfigError
 from scrapy_batcher.limiter import Limit
 
 
@@ -25,8 +25,10 @@ def test_defaults():
     """Without a setting, the values are the defaults, which are Scrapy's where the setting is Scrapy's."""
     assert Config.from_settings(BaseSettings()) == Config(limits=LIMITS)
     assert config(USER_AGENT="x") == Config(
-        enabled=True, fields=(), columns=True, schemes=frozenset({"http", "https"}), skip_duplicates=False,
-        failures=None, checkpoint_targets=1000, checkpoint_seconds=1.0,
+        enabled=True, fields=("url", "length", "content", "base64"), columns=True,
+        schemes=frozenset({"http", "https"}), skip_duplicates=False,
+        failures=None, bodies=None, bodies_names="hash", warc=None,
+        checkpoint_targets=1000, checkpoint_seconds=1.0,
         limits=LIMITS, limits_column=None, limits_function=None, limits_shared=False, adaptive=False,
         rest=True, rest_statuses=frozenset({429, 503}), rest_seconds=1.0, rest_max=300.0, retry_after_max=3600.0,
         failing_rest_max=10.0, failing_give_up=0, retry_seconds=1.0, retry_max=60.0, deadline=0.0,
@@ -47,8 +49,14 @@ def by_path(request: Request) -> list[str]:
         ("BATCHER_ENABLED", "true", "enabled", True),
         ("BATCHER_FIELDS", ["status", "headers"], "fields", ("status", "headers")),
         ("BATCHER_FIELDS", "status, final_url,status,", "fields", ("status", "final_url")),
-        ("BATCHER_FIELDS", "", "fields", ()),
-        ("BATCHER_FIELDS", OPTIONAL_FIELDS, "fields", OPTIONAL_FIELDS),
+        ("BATCHER_FIELDS", FIELDS[:-1], "fields", FIELDS[:-1]),
+        ("BATCHER_FIELDS", None, "fields", ("url", "length", "content", "base64")),
+        ("BATCHER_BODIES", "pages", "bodies", "pages"),
+        ("BATCHER_BODIES", "pages", "fields", ("url", "length", "path", "sha256")),
+        ("BATCHER_BODIES", Path("a/b"), "bodies", str(Path("a/b"))),
+        ("BATCHER_BODIES_NAMES", "host", "bodies_names", "host"),
+        ("BATCHER_BODIES_NAMES", "{host}/{id:08}{ext}", "bodies_names", "{host}/{id:08}{ext}"),
+        ("BATCHER_WARC", "out.warc.gz", "warc", "out.warc.gz"),
         ("BATCHER_COLUMNS", "False", "columns", False),
         ("BATCHER_SCHEMES", "HTTP, ftp", "schemes", {"http", "ftp"}),
         ("BATCHER_SCHEMES", {"file"}, "schemes", {"file"}),
@@ -126,7 +134,18 @@ def test_meanings(name, value, attribute, meaning):
         ("BATCHER_ENABLED", "yes", "BATCHER_ENABLED must be True or False, not 'yes'"),
         ("BATCHER_COLUMNS", [], "BATCHER_COLUMNS must be True or False, not []"),
         ("BATCHER_SKIP_DUPLICATES", "", "BATCHER_SKIP_DUPLICATES must be True or False, not ''"),
-        ("BATCHER_FIELDS", "status,colour", "BATCHER_FIELDS has 'colour'; choose from status, headers, "),
+        ("BATCHER_FIELDS", "status,colour", "BATCHER_FIELDS has 'colour'; choose from url, length, content, "),
+        ("BATCHER_FIELDS", "", "BATCHER_FIELDS must name a field, not ''"),
+        ("BATCHER_FIELDS", "path", "BATCHER_FIELDS has 'path', which is that of a file in the folder BATCHER_BODIES: "),
+        ("BATCHER_BODIES", True, "BATCHER_BODIES must be a path, not True"),
+        ("BATCHER_BODIES_NAMES", 5, "BATCHER_BODIES_NAMES 5: it must be a template such as {host}/"),
+        ("BATCHER_BODIES_NAMES", "/{id}", "BATCHER_BODIES_NAMES '/{id}': it begins or ends with a slash"),
+        ("BATCHER_BODIES_NAMES", "page.html", "BATCHER_BODIES_NAMES 'page.html': it has no field"),
+        ("BATCHER_BODIES_NAMES", "{id", "BATCHER_BODIES_NAMES '{id': "),
+        ("BATCHER_BODIES_NAMES", "{}", "BATCHER_BODIES_NAMES '{}': a field in braces is a name"),
+        ("BATCHER_BODIES_NAMES", "{url!r}", "BATCHER_BODIES_NAMES '{url!r}': a field in braces is a name"),
+        ("BATCHER_BODIES_NAMES", "{id:{line}}", "BATCHER_BODIES_NAMES '{id:{line}}': a field in braces is a name"),
+        ("BATCHER_WARC", 5, "BATCHER_WARC must be a path, not 5"),
         ("BATCHER_FIELDS", 5, "BATCHER_FIELDS must be a list of names, not 5"),
         ("BATCHER_FIELDS", [b"status"], "BATCHER_FIELDS must be a list of names, not [b'status']"),
         ("BATCHER_SCHEMES", "", "BATCHER_SCHEMES must name a scheme, not ''"),

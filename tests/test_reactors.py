@@ -26,6 +26,8 @@ FILES = (
     "test_queue.py",
     "test_loop.py",
     "test_metrics.py",
+    "test_bodies.py",
+    "test_warc.py",
 )
 
 

@@ -90,9 +90,9 @@ class Textfile:
     async def stop(self) -> None:
         if self._writing:
             self._is_over = True
-            await maybe_deferred_to_future(self._writing)
             if self._timer:
                 self._timer.cancel()
+            await maybe_deferred_to_future(self._writing)  # or an older one could come behind the last
             await self._write()
 
     async def _write_and_wait(self) -> None:

@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
+from urllib.request import urlopen
 
 import pytest
 import scrapy
@@ -52,6 +53,14 @@ async def ports(caplog: pytest.LogCaptureFixture, number: int = 1) -> list[int]:
     """Those of so many endpoints, as the log tells them."""
     await until(lambda: len(ENDPOINT.findall(caplog.text)) == number)
     return [int(port) for _, port in ENDPOINT.findall(caplog.text)]
+
+
+def has_ipv6() -> bool:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True
 
 
 @pytest.fixture(autouse=True)
@@ -98,6 +107,19 @@ async def test_while_it_runs(server: MockServer, urls, caplog) -> None:
     await done
     assert is_free(port)
     assert "metrics" not in [thread.name for thread in threading.enumerate()]
+
+
+@ensureDeferred
+@pytest.mark.skipif(not has_ipv6(), reason="there is no loopback of IPv6 on this machine")
+async def test_ipv6(server: MockServer, urls, caplog) -> None:
+    """An address of IPv6 is one, too; the log has its URL."""
+    done = begin(urls(server.url("page/1?gate=g")), {"BATCHER_METRICS": "[::1]:0"})
+    await until(lambda: "Metrics are at http://[::1]:" in caplog.text)
+    [url] = re.findall(r"http://\[::1\]:[1-9]\d*/metrics", caplog.text)
+    with await deferToThread(urlopen, url, timeout=20) as response:
+        assert b"batcher_running" in response.read()
+    server.control("open?gate=g")
+    await done
 
 
 @ensureDeferred

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from scrapy_batcher.figures import latency, moment, short
+from scrapy_batcher.figures import moment, short
 
 _DAY = 86400
 
@@ -15,7 +15,9 @@ _TIMES = (
     *(days * _DAY for days in (1, 2, 7, 14, 30, 60, 90, 180, 365, 730, 1825, 3650)),
 )
 
-_MOST = 5  # ticks on an axis of times: what a telephone has room for
+_TIMES_LONGER = 10.0  # than the first is the last latency on an axis, at least
+
+_MOST = 5  # ticks on an axis across: what a telephone has room for
 
 
 @dataclass(frozen=True)
@@ -65,8 +67,19 @@ def _time(unix_time: int, step: int) -> str:
 
 
 def latency_axis(low: float, high: float) -> Axis:
-    """From one latency in seconds to another, each step as many times as long as the last."""
+    """From one latency in seconds to another, and farther when they are near each other. Each step is as many times as
+    long as the last."""
+    more = max(math.sqrt(_TIMES_LONGER * low / high), 1.0)
+    low, high = low / more, high * more
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    factors = (1,) if len(powers) > 4 else (1, 2, 5)
-    values = [factor * 10.0**power for power in powers for factor in factors]
-    return Axis(low, high, [(value, latency(value)) for value in values if low <= value <= high], math.log10)
+    values: list[float] = []
+    for factors, every in (((1, 2, 5), 1), ((1, 3), 1), ((1,), 1), ((1,), 2), ((1,), 4)):
+        values = [factor * 10.0**power for power in powers if power % every == 0 for factor in factors]
+        values = [value for value in values if low <= value <= high]
+        if len(values) <= _MOST:
+            break
+    return Axis(low, high, [(value, _latency(value)) for value in values], math.log10)
+
+
+def _latency(seconds: float) -> str:
+    return f"{seconds:g} s" if seconds > 0.9 else f"{seconds * 1000:g} ms"

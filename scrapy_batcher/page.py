@@ -141,11 +141,11 @@ def _outcomes(report: Report) -> Iterator[str]:
     counts = sorted({**totals.outcomes, "pending": totals.pending}.items(), key=lambda entry: -entry[1])
     counts = [(name, count) for name, count in counts if count]
     text = f"Of {totals.read:,} targets: {', '.join(f'{count:,} {name}' for name, count in counts[:5])}."
-    shown = [(_cut(name), float(count), f"{count:,}") for name, count in counts[:12]]
+    shown = [(name.partition("/")[0], _cut(name), float(count), f"{count:,}") for name, count in counts[:12]]
     yield from _section("Outcomes")
     yield f'<p class="unit">of the {totals.read:,} targets that were read</p>'
     yield "<figure>"
-    yield ranking(Caption("outcomes", "Targets by outcome", text), shown, "fetched")
+    yield ranking(Caption("outcomes", "Targets by outcome", text), shown)
     rows = [[name, f"{count:,}", share(count, totals.read)] for name, count in counts]
     yield from _details("Targets by outcome", ["outcome", "targets", "of all"], rows)
     yield "</figure></section>"
@@ -163,9 +163,10 @@ def _latency(report: Report) -> Iterator[str]:
         bars.append(Column(start, end, [("fetched", count)], told))
         rows.append([latency(start), latency(end), f"{count:,}", share(count, whole)])
     marks = {name: latency(report.latency(part)) for name, part in (("half", 0.5), ("90 %", 0.9), ("99 %", 0.99))}
-    text = ", ".join(f"{name} within {value}" for name, value in marks.items())
+    text = ", ".join(f"{name} came within {value}" for name, value in marks.items())
     yield from _section("Latency")
-    yield f'<p class="unit">responses by the time from request to headers; about {text}</p>'
+    yield '<p class="unit">responses by the time from request to headers</p>'
+    yield f"<p>About {text}.</p>"
     yield "<figure>"
     caption = Caption("latency", "Responses by latency", f"Of {whole:,} responses {text}.")
     yield columns(caption, across, number_axis(max(report.latencies.values()), whole=True), bars)
@@ -176,8 +177,9 @@ def _latency(report: Report) -> Iterator[str]:
 def _hosts(report: Report) -> Iterator[str]:
     hosts = report.hosts
     resting = f", {hosts.resting:,} of these resting" if hosts.resting else ""
-    yield from _section("Hosts")
+    yield from _section("Hosts", "wide")
     yield f'<p class="unit">{hosts.count:,} in all, {hosts.pending:,} with pending targets{resting}</p>'
+    yield '<div class="rankings">'
     for id, title, style, chosen in (
         ("slowest", "Slowest to answer", "fetched", [(h, h.seconds / h.answers, _mean(h)) for h in hosts.slowest]),
         (
@@ -190,15 +192,15 @@ def _hosts(report: Report) -> Iterator[str]:
     ):
         if chosen:
             names = [host.host.removeprefix(HOST) for host, _, _ in chosen]
-            bars = [(_cut(name), value, text) for name, (_, value, text) in zip(names, chosen, strict=True)]
-            yield f"<h3>{title}</h3>"
+            bars = [(style, _cut(name), value, text) for name, (_, value, text) in zip(names, chosen, strict=True)]
+            yield f"<div><h3>{title}</h3>"
             yield "<figure>"
             text = f"{one_line(names[0], _LENGTH)} comes first: {chosen[0][2]}."
-            yield ranking(Caption(id, f"Hosts: {title.lower()}", text), bars, style)
+            yield ranking(Caption(id, f"Hosts: {title.lower()}", text), bars)
             header = ["host", "pending", "fetched", "failed", "mean latency"]
             yield from _details(f"Hosts: {title.lower()}", header, [_host_row(host) for host, _, _ in chosen])
-            yield "</figure>"
-    yield "</section>"
+            yield "</figure></div>"
+    yield "</div></section>"
 
 
 def _failures(report: Report) -> Iterator[str]:

@@ -118,18 +118,18 @@ def _y(up: Axis, value: float) -> float:
     return _TOP + _HEIGHT * (1 - up.at(value))
 
 
-def ranking(caption: Caption, rows: Sequence[tuple[str, float, str]], style: str) -> str:
+def ranking(caption: Caption, rows: Sequence[tuple[str, str, float, str]]) -> str:
     """A bar below each text.
 
-    :param rows: the text on the left, how long its bar is, and the text on the right
+    :param rows: a class of the page's styles, the text on the left, how long its bar is, and the text on the right
     """
-    most = max((value for _, value, _ in rows), default=0.0) or 1.0
+    most = max((value for _, _, value, _ in rows), default=0.0) or 1.0
     drawn = [
         f'<text class="name" x="0" y="{_ROW * n + 14}">{escape(name)}</text>'
         f'<text class="value" x="100%" y="{_ROW * n + 14}">{escape(shown)}</text>'
         f'<rect class="track" x="0" width="100%" y="{_ROW * n + 20}" height="{_BAR}" rx="2"/>'
         f'<rect class="{style}" x="0" width="{value / most:.2%}" y="{_ROW * n + 20}" height="{_BAR}" rx="2"/>'
-        for n, (name, value, shown) in enumerate(rows)
+        for n, (style, name, value, shown) in enumerate(rows)
     ]
     return _svg(caption, "ranking", _ROW * len(rows), "".join(drawn))
 

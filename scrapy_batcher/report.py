@@ -8,8 +8,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import islice
 
-from scrapy_batcher.history import Period, bucket_start
+from scrapy_batcher.history import bucket_start
 from scrapy_batcher.job import Job, opened
 from scrapy_batcher.ledger import Ledger
 from scrapy_batcher.outcome import FETCHED
@@ -18,7 +19,8 @@ from scrapy_batcher.records import Record
 from scrapy_batcher.survey import Survey, survey
 
 _HOSTS = 10  # of each kind
-_EXAMPLES = 5  # of each outcome
+_EXAMPLES = 5  # of each outcome, at most
+_SOME = 3  # of each, though they have the same error
 _LOOKED_AT = 1000  # targets in each outcome, among which the examples are
 _SPANS = 60  # at most, into which the time is divided
 
@@ -27,7 +29,7 @@ _ROUND = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600)  # seconds of
 
 @dataclass(frozen=True)
 class Reason:
-    """How many targets ended in an *outcome*, and some of them, of which no two have the same error."""
+    """How many targets ended in an *outcome*, and some of them, with different errors where there are."""
 
     outcome: str
     count: int
@@ -114,14 +116,14 @@ class Report:
 
 
 def _examples(ledgers: Sequence[Ledger], outcome: str) -> list[Record]:
-    """Targets that ended in *outcome*: of the errors among the first of them, those that most have, each once."""
-    errors: Counter[str | None] = Counter()
-    first: dict[str | None, Record] = {}
-    for ledger in ledgers:
-        for record in next(ledger.records.ended(outcome, _LOOKED_AT), []):
-            errors[record.outcome.error] += 1
-            first.setdefault(record.outcome.error, record)
-    return [first[error] for error, _ in errors.most_common(_EXAMPLES)]
+    """Targets that ended in *outcome*: of the errors among the first of them, those that most have, each once; and some
+    more when there are few."""
+    records = [record for ledger in ledgers for record in next(ledger.records.ended(outcome, _LOOKED_AT), [])]
+    errors = Counter(record.outcome.error for record in records)
+    first = {record.outcome.error: record for record in reversed(records)}
+    examples = [first[error] for error, _ in errors.most_common(_EXAMPLES)]
+    others = (record for record in records if record not in examples)
+    return examples + list(islice(others, max(_SOME - len(examples), 0)))
 
 
 def _spans(jobs: Sequence[Job], now: float) -> list[Span]:
@@ -129,17 +131,20 @@ def _spans(jobs: Sequence[Job], now: float) -> list[Span]:
     periods = sorted(period for job in jobs for period in job.periods)
     if not periods:
         return []
-    begin = min(job.runs.begun for job in jobs if job.periods) or float(periods[0].start)
+    longest = max(job.period for job in jobs)
+    begin = min(job.runs.begun for job in jobs if job.periods)
+    if not 0 < begin < periods[0].start + longest:  # the clock was set back since, or no run was begun
+        begin = float(periods[0].start)
     end = now if any(job.is_running for job in jobs) else max(job.runs.heard for job in jobs)
     end = max(end, periods[-1].start + 1.0, begin + 1.0)
-    seconds = _length(end - begin, max(job.period for job in jobs))
+    seconds = _length(end - begin, longest)
     settled: Counter[tuple[int, str]] = Counter()
     again: Counter[tuple[int, str]] = Counter()
     for period in periods:
         place = period.start // seconds, _kind(period.outcome)
         settled[place] += period.settled
         again[place] += period.again
-    return list(_filled(settled, again, seconds, begin, end, periods))
+    return list(_filled(settled, again, seconds, begin, end))
 
 
 def _filled(
@@ -148,10 +153,9 @@ def _filled(
     seconds: int,
     begin: float,
     end: float,
-    periods: Sequence[Period],
 ) -> Iterator[Span]:
     ended: Counter[str] = Counter()
-    for number in range(periods[0].start // seconds, int(end // seconds) + 1):
+    for number in range(int(begin // seconds), int(end // seconds) + 1):
         here = Counter({kind: settled[number, kind] for kind in ("fetched", "failed", "skipped")})
         ended = Counter({kind: ended[kind] + more - again[number, kind] for kind, more in here.items()})
         start = max(number * seconds, begin)

@@ -23,14 +23,14 @@ body {
 }
 h1 { margin: 0; font-size: 1.6rem; line-height: 1.25; letter-spacing: -0.01em; }
 h2 { margin: 0 0 .25rem; font-size: 1.1rem; }
-h3 { margin: 1.25rem 0 .25rem; font-size: 1rem; }
+h3 { margin: 1rem 0 .25rem; font-size: 1rem; }
 p { margin: .25rem 0; }
 a { color: var(--link); }
 .soft, .unit, figcaption { color: var(--soft); font-size: .875rem; }
 .unit { margin: 0 0 .25rem; }
 dl.figures {
   display: grid; gap: .75rem; margin: 1.25rem 0 1rem; padding: 0;
-  grid-template-columns: repeat(auto-fit, minmax(min(8.5rem, 45%), 1fr));
+  grid-template-columns: repeat(auto-fit, minmax(min(14rem, 45%), 1fr));
 }
 dl.figures div { padding: .6rem .8rem; background: var(--card); border-radius: .5rem; }
 dl.figures dt { color: var(--soft); font-size: .8125rem; }
@@ -38,7 +38,8 @@ dl.figures dd { margin: 0; font-size: 1.35rem; font-weight: 600; line-height: 1.
 .sections { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 27rem), 1fr)); }
 section { min-width: 0; padding: 1rem; border: 1px solid var(--line); border-radius: .75rem; }
 section.wide { grid-column: 1 / -1; }
-.all-of-it { margin-top: 1rem; }
+.rankings { display: grid; gap: 0 2rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 18rem), 1fr)); }
+.rankings > div { min-width: 0; }
 figure { margin: .5rem 0 0; }
 ul.legend { display: flex; flex-wrap: wrap; gap: .125rem 1rem; margin: .375rem 0 .5rem; padding: 0; list-style: none;
   font-size: .875rem; }
@@ -59,6 +60,7 @@ svg .grid { stroke: var(--line); } svg .base, svg .mark { stroke: var(--soft); }
 svg .all { stroke: var(--ink); stroke-dasharray: 5 4; }
 svg .fetched { fill: var(--fetched); } svg .failed { fill: var(--failed); }
 svg .skipped { fill: var(--skipped); } svg .pending { fill: var(--pending); } svg .track { fill: var(--track); }
+svg.ranking .pending { fill: var(--soft); }
 svg g rect { stroke: var(--back); stroke-width: 1px; }
 details { margin-top: .5rem; }
 summary { color: var(--soft); font-size: .875rem; cursor: pointer; }
@@ -70,6 +72,9 @@ th.number, td.number { padding-right: 0; padding-left: .5rem; text-align: right;
 ol.examples { margin: .25rem 0 0; padding-left: 1.25rem; font-size: .875rem; }
 ol.examples li { margin-bottom: .4rem; }
 ol.examples .error { display: block; }
-@media (max-width: 30rem) { th.number, td.number { white-space: normal; } }
+@media (max-width: 30rem) {
+  th.number, td.number { white-space: normal; }
+  dl.figures dd { font-size: 1.2rem; }
+}
 @media print { section { break-inside: avoid; } }
 """

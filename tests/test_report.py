@@ -346,6 +346,20 @@ def test_examples(tmp_path: Path) -> None:
     assert [record.outcome.error for record in reason.examples] == ["often", "e1", "e3", "e5", "e7"]
 
 
+@pytest.mark.parametrize("begun", [0, NOW - 10**8, NOW - 50, NOW + 10**8])
+def test_a_clock_that_was_set(tmp_path: Path, begun: int) -> None:
+    """Whatever the clock said when the job was begun, there are a few spans, and all that was settled is in them."""
+    settled = {n: ("a", FETCHED, Answer(1, 0.1)) for n in range(50)}
+    path = make_job(tmp_path / "job", settled)
+    database = sqlite3.connect(tmp_path / "job" / "ledger.sqlite")
+    database.execute("UPDATE list SET begun = ?", (begun,))
+    database.commit()
+    database.close()
+    spans = Report.of([path]).spans
+    assert 1 <= len(spans) <= 61
+    assert sum(span.settled["fetched"] for span in spans) == spans[-1].ended["fetched"] == 50
+
+
 def test_a_job_that_has_done_nothing(tmp_path: Path) -> None:
     """A job of which nothing is known yet has a page, too."""
     (tmp_path / "job").mkdir()

@@ -114,11 +114,15 @@ class LaneChanges:
 
     def settled(self, lane: int, outcome: str, answer: Answer) -> None:
         """A pending target has ended in *outcome*."""
-        self._more[lane][0] -= 1
-        self.ended(lane, outcome)
+        more = self._more[lane]
+        more[0] -= 1
         if answer.seconds is not None:
-            self._more[lane][4] += 1
-            self._more[lane][5] += answer.seconds
+            more[4] += 1
+            more[5] += answer.seconds
+        if outcome == FETCHED:  # most are
+            more[2] += 1
+        else:
+            self.ended(lane, outcome)
 
     def ended(self, lane: int, outcome: str, number: int = 1) -> None:
         """So many targets that were not pending are in *outcome*, or are no longer."""

@@ -163,7 +163,7 @@ def _latency(report: Report) -> Iterator[str]:
         bars.append(Column(start, end, [("fetched", count)], told))
         rows.append([latency(start), latency(end), f"{count:,}", share(count, whole)])
     marks = {name: latency(report.latency(part)) for name, part in (("half", 0.5), ("90 %", 0.9), ("99 %", 0.99))}
-    text = ", ".join(f"{name} came within {value}" for name, value in marks.items())
+    text = ", ".join(f"{_unbroken(name)} came within {_unbroken(value)}" for name, value in marks.items())
     yield from _section("Latency")
     yield '<p class="unit">responses by the time from request to headers</p>'
     yield f"<p>About {text}.</p>"
@@ -186,7 +186,7 @@ def _hosts(report: Report) -> Iterator[str]:
             "worst",
             "Most failures",
             "failed",
-            [(h, float(h.failed), f"{h.failed:,} of {_done(h):,}") for h in hosts.worst],
+            [(h, float(h.failed), f"{h.failed:,} of {h.fetched + h.failed:,}") for h in hosts.worst],
         ),
         ("largest", "Most to do", "skipped", [(h, float(h.pending), f"{h.pending:,}") for h in hosts.largest]),
     ):
@@ -247,13 +247,13 @@ def _details(caption: str, header: Sequence[str], rows: Sequence[Sequence[str]])
 
 
 def _table(caption: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    yield f"<table><caption>{_shown(caption)}</caption><thead><tr>"
+    yield f'<div class="table" tabindex="0"><table><caption>{_shown(caption)}</caption><thead><tr>'
     yield "".join(f'<th scope="col"{_number(place)}>{_shown(name)}</th>' for place, name in enumerate(header))
     yield "</tr></thead><tbody>"
     for first, *others in rows:
-        cells = "".join(f"<td{_number(1)}>{_shown(cell)}</td>" for cell in others)
+        cells = "".join(f"<td{_number(1)}>{_unbroken(_shown(cell))}</td>" for cell in others)
         yield f'<tr><th scope="row">{_shown(first)}</th>{cells}</tr>'
-    yield "</tbody></table>"
+    yield "</tbody></table></div>"
 
 
 def _number(place: int) -> str:
@@ -267,10 +267,6 @@ def _host_row(host: HostWork) -> list[str]:
 
 def _mean(host: HostWork) -> str:
     return latency(host.seconds / host.answers) if host.answers else "no answer"
-
-
-def _done(host: HostWork) -> int:
-    return host.fetched + host.failed
 
 
 def _example(record: Record) -> str:
@@ -291,6 +287,11 @@ def _link(url: str) -> str:
 def _shown(text: str) -> str:
     """*text*, wherever it is from, as text in HTML."""
     return escape(one_line(text, _LENGTH))
+
+
+def _unbroken(text: str) -> str:
+    """*text*, a number with its unit, which is not to be on two lines."""
+    return text.replace(" ", "\u00a0")
 
 
 def _cut(text: str) -> str:

@@ -64,6 +64,7 @@ svg.ranking .pending { fill: var(--soft); }
 svg g rect { stroke: var(--back); stroke-width: 1px; }
 details { margin-top: .5rem; }
 summary { color: var(--soft); font-size: .875rem; cursor: pointer; }
+div.table { overflow-x: auto; }
 table { width: 100%; margin-top: .5rem; border-collapse: collapse; font-size: .875rem; }
 caption { padding-bottom: .25rem; color: var(--soft); text-align: left; }
 th, td { padding: .25rem .5rem .25rem 0; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; }
@@ -73,7 +74,10 @@ ol.examples { margin: .25rem 0 0; padding-left: 1.25rem; font-size: .875rem; }
 ol.examples li { margin-bottom: .4rem; }
 ol.examples .error { display: block; }
 @media (max-width: 30rem) {
-  th.number, td.number { white-space: normal; }
+  table { font-size: .8125rem; }
+  th.number, td.number { padding-left: .3rem; white-space: normal; overflow-wrap: break-word; }
+  th.number { overflow-wrap: anywhere; }
+  svg .across { font-size: 11px; }
   dl.figures dd { font-size: 1.2rem; }
 }
 @media print { section { break-inside: avoid; } }

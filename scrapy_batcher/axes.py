@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from scrapy_batcher.figures import moment, short
+from scrapy_batcher.words import moment, short
 
 _DAY = 86400
 

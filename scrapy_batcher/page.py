@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from html import escape
 
 from scrapy_batcher.axes import latency_axis, number_axis, time_axis
-from scrapy_batcher.figures import duration, latency, moment, rate, share, size
 from scrapy_batcher.history import bucket_start
 from scrapy_batcher.lanes import HostWork
 from scrapy_batcher.limiters import HOST
@@ -15,6 +14,7 @@ from scrapy_batcher.records import Record
 from scrapy_batcher.redact import one_line, redact_url
 from scrapy_batcher.report import Report
 from scrapy_batcher.style import STYLE
+from scrapy_batcher.words import duration, latency, moment, rate, share, size
 
 _KINDS = ("fetched", "failed", "skipped")
 

@@ -6,12 +6,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
-from scrapy_batcher.figures import duration, rate
 from scrapy_batcher.job import Job, opened
 from scrapy_batcher.limiters import HOST
 from scrapy_batcher.progress import Totals, table
 from scrapy_batcher.redact import one_line, redact_url
 from scrapy_batcher.survey import Survey, survey
+from scrapy_batcher.words import duration, rate
 
 _HOSTS = 3  # that are named, of those with the most to do
 

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from scrapy_batcher.figures import size
 from scrapy_batcher.history import bucket_of
 from scrapy_batcher.lanes import HostWork
 from scrapy_batcher.ledger import Ledger, Owner, Settlement
@@ -23,6 +22,7 @@ from scrapy_batcher.page import page
 from scrapy_batcher.report import Report
 from scrapy_batcher.rows import Target
 from scrapy_batcher.survey import survey
+from scrapy_batcher.words import size
 from tests.browser import Browser
 from tests.conftest import Project, make_project
 from tests.mockserver import MockServer

@@ -7,7 +7,9 @@
 `LimitsPriorityQueue`         a scheduler's queue that gives out what may be downloaded now
 `limits_of`, `Limit`          the limits of a crawler, to be looked at and changed while it runs; one of them
 `PostponeMiddleware`          has retries wait in the ledger
+`RecordMiddleware`            has what was sent and received go into the WARC file
 `curl.CurlDownloadHandler`    downloads with libcurl; with the extra ``fast``
+`MetricsExtension`            tells Prometheus of a spider; with the extra ``metrics``
 `CooperatorExtension`         N workers on one shared iterator: requests come into being one by one
 `Target`, `Source`, `Shard`   a row of the list, the list, and a part of it for one of several processes
 `Outcome`, `Totals`           what became of a target, and of all of them
@@ -22,10 +24,12 @@ from scrapy_batcher.cooperator import CooperatorExtension
 from scrapy_batcher.errors import StartError
 from scrapy_batcher.item import BatchItem
 from scrapy_batcher.limiter import Limit
+from scrapy_batcher.metrics import MetricsExtension
 from scrapy_batcher.outcome import Outcome
 from scrapy_batcher.postpone import PostponeMiddleware
 from scrapy_batcher.progress import Totals
 from scrapy_batcher.queue import LimitsPriorityQueue
+from scrapy_batcher.recorder import RecordMiddleware
 from scrapy_batcher.rows import Target
 from scrapy_batcher.rules import limits_of
 from scrapy_batcher.semaphore import SemaphoreMiddleware
@@ -42,8 +46,10 @@ __all__ = [
     "CooperatorExtension",
     "Limit",
     "LimitsPriorityQueue",
+    "MetricsExtension",
     "Outcome",
     "PostponeMiddleware",
+    "RecordMiddleware",
     "SemaphoreMiddleware",
     "Shard",
     "Source",

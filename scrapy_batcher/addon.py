@@ -17,8 +17,11 @@ from scrapy_batcher.feeds import (
     MarshalItemExporter,
     PickleItemExporter,
 )
+from scrapy_batcher.metrics import MetricsExtension
+from scrapy_batcher.parquet import ParquetItemExporter
 from scrapy_batcher.postpone import PostponeMiddleware
 from scrapy_batcher.queue import LimitsPriorityQueue
+from scrapy_batcher.recorder import RecordMiddleware
 from scrapy_batcher.semaphore import SemaphoreMiddleware
 from scrapy_batcher.values import boolean
 
@@ -39,6 +42,7 @@ _FEED_PARTS: dict[str, dict[str, type]] = {
         "csv": CsvItemExporter,
         "pickle": PickleItemExporter,
         "marshal": MarshalItemExporter,
+        "parquet": ParquetItemExporter,
     },
 }
 
@@ -59,11 +63,14 @@ class Addon:
             settings.set("SPIDER_MODULES", [SPIDERS, *modules], priority=settings.getpriority("SPIDER_MODULES") or 0)
 
     def update_settings(self, settings: Settings) -> None:
-        """Put the middleware last, nearest the downloader, and the extension first, so that what is wrong with a job
-        directory is not Scrapy's to find; and the storage and the exporters that let a job go on with a feed."""
+        """Put the middleware last, nearest the downloader, and the extensions first, so that what is wrong with a job
+        directory is not Scrapy's to find, nor any job opened when there can be no metrics; and the storage and the
+        exporters that let a job go on with a feed."""
         settings.setdefault_in_component_priority_dict("DOWNLOADER_MIDDLEWARES", SemaphoreMiddleware, 1000)
+        settings.setdefault_in_component_priority_dict("DOWNLOADER_MIDDLEWARES", RecordMiddleware, 999)
         settings.setdefault_in_component_priority_dict("DOWNLOADER_MIDDLEWARES", PostponeMiddleware, 0)
         settings.setdefault_in_component_priority_dict("EXTENSIONS", CooperatorExtension, -1)
+        settings.setdefault_in_component_priority_dict("EXTENSIONS", MetricsExtension, -2)
         is_enabled = boolean(settings, "BATCHER_ENABLED", Config.enabled)
         if is_enabled:
             settings.set("SCHEDULER_PRIORITY_QUEUE", LimitsPriorityQueue, priority="addon")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from logging import LoggerAdapter
@@ -16,13 +15,13 @@ from scrapy_batcher.checkpoints import Checkpoints
 from scrapy_batcher.config import Config
 from scrapy_batcher.database import LedgerError
 from scrapy_batcher.failures import FailuresFile
-from scrapy_batcher.lanes import Claim, Lanes, LaneState
+from scrapy_batcher.lanes import Claim, LaneState
 from scrapy_batcher.ledger import PENDING, Ledger, Postponement, Settlement
 from scrapy_batcher.limiters import Keys, UnknownLimitError
 from scrapy_batcher.lines import Mark
 from scrapy_batcher.outcome import FETCHED, NO_ANSWER, Answer, Outcome, error_text, is_among, refusal
 from scrapy_batcher.output import Lines, Output
-from scrapy_batcher.progress import Totals, summary
+from scrapy_batcher.progress import Counts, Totals, summary
 from scrapy_batcher.rows import Target
 from scrapy_batcher.rules import Rules
 from scrapy_batcher.sources import Source
@@ -39,6 +38,9 @@ class Books:
     :param output: the feeds, if they are kept in step with the ledger
     :param failures: the failures file, if one is asked for
     :param files: closes what is open for this
+    :ivar counts: how far the job is
+    :ivar bytes: in the bodies of the pages that this run has fetched
+    :ivar lanes: which targets can be claimed
     """
 
     def __init__(
@@ -62,52 +64,47 @@ class Books:
         self._failures = failures
         self._source = source
         self._files = files
-        self._checkpoints = Checkpoints(
-            ledger, output, failures, source, config.checkpoint_targets, config.checkpoint_seconds
-        )
-        # What the ledger will say after the next checkpoint; its own count is checked against it.
-        tally = ledger.tally()
-        self._read = sum(tally.values())
-        self._counts = Counter({name: count for name, count in tally.items() if name != PENDING})
-        self._fetched_before = self._counts[FETCHED]
-        self._bytes = 0
-        for name, count in self._counts.items():
+        self.lanes = ledger.lanes
+        self.checkpoints = Checkpoints(ledger, output, failures, source, config)
+        self.counts = Counts(ledger.tally(), complete=ledger.complete)  # the ledger's are checked against them
+        self.bytes = 0
+        for name, count in self.counts.outcomes.items():
             stats.set_value(f"batcher/outcomes/{name}", count)
 
     @property
     def pending(self) -> int:
         """Targets without an outcome."""
-        return self._read - self._counts.total()
+        return self.counts.pending
 
     @property
     def crowded(self) -> bool:
         """Whether nothing more may be claimed until `entered` fires."""
-        return self._checkpoints.crowded
+        return self.checkpoints.crowded
 
     def entered(self) -> Deferred[None]:
         """Fires when the checkpoint that is under way is over."""
-        return self._checkpoints.over()
+        return self.checkpoints.over()
 
     @property
     def error(self) -> Exception | None:
         """Why nothing can be written down any more."""
-        return self._checkpoints.error
+        return self.checkpoints.error
 
     def fail(self, error: Exception) -> None:
         """Write nothing down any more, because of *error*."""
-        self._checkpoints.fail(error)
+        self.checkpoints.fail(error)
 
     # -- the targets -----------------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Tell where an earlier run has left the job, and begin to make checkpoints."""
-        if self._read:
+        if (counts := self.counts).read:
             self._log.info(
                 "Going on: %s of %s targets are done (%s fetched), %s are to come%s",
-                *(f"{n:,}" for n in (self._counts.total(), self._read, self._fetched_before, self.pending)),
-                "" if self._ledger.complete else ", and what the list has behind them",
+                *(f"{n:,}" for n in (counts.done, counts.read, counts.fetched_before, counts.pending)),
+                "" if counts.complete else ", and what the list has behind them",
             )
-        self._checkpoints.start()
+        self.checkpoints.start()
 
     def load(self, rows: list[tuple[Target, Mark]]) -> list[LaneState]:
         """Enter the targets of *rows*, those that are not even tried with their outcome.
@@ -117,10 +114,12 @@ class Books:
         """
         judged = [self._judged(target) for target, _ in rows]
         lanes = self._ledger.load(judged, rows[-1][1])
-        self._read += len(rows)
+        self.counts.read += len(rows)
+        self.counts.complete = False
         for target, _, outcome in judged:
             if outcome:
                 self._count(outcome.name, 1)
+                self.counts.unworked += 1
                 self._log.warning(outcome.describe(target, 0))
                 self._record(target, outcome, 0)
         return lanes
@@ -139,15 +138,11 @@ class Books:
         """Enter that the list was read to its end, if it was."""
         if not (self._source.spool and self._source.spool.is_all):
             self._ledger.complete_list(self._source.mark)
-        elif not self._ledger.complete:
+            self.counts.complete = True
+        elif not self.counts.complete:
             self._log.warning(
                 "There was nothing on stdin, and an earlier run did not read it to its end: give it the same list again"
             )
-
-    @property
-    def lanes(self) -> Lanes:
-        """Which targets can be claimed."""
-        return self._ledger.lanes
 
     def see(self, fingerprint: bytes, target: Target) -> bool:
         """Remember the request with *fingerprint*; whether *target* is the first to make it."""
@@ -186,29 +181,30 @@ class Books:
         # The lines last of what can fail: they must not be there without their settlement.
         self._record(target, outcome, attempts)
         self.append(lines or [])
-        self._checkpoints.add(Settlement(target.id, outcome, attempts - claim.retries, time.time(), answer))
+        self.checkpoints.add(Settlement(target.id, outcome, attempts - claim.retries, time.time(), answer))
         self._count(outcome.name, 1)
         if outcome.name == FETCHED:
-            self._bytes += answer.bytes
+            self.bytes += answer.bytes
         elif not told:
             self._log.warning(outcome.describe(target, attempts))
 
-    def postpone(self, claim: Claim, due: float, retries: int, first: float) -> None:
+    def postpone(self, claim: Claim, due: float, retries: int, first: float, lines: Lines) -> None:
         """Have the target of *claim* tried once more.
 
         :param due: the Unix time before which it is not
         :param retries: how often it was tried
         :param first: the Unix time at which it was tried first
+        :param lines: what there is of it to be written already
         """
         if self.error:
             raise self.error
-        postponement = Postponement(claim.target.id, due, retries, first, retries - claim.retries)
-        self._checkpoints.postpone(postponement)
+        self.append(lines)
+        self.checkpoints.postpone(Postponement(claim.target.id, due, retries, first, retries - claim.retries))
         self._stats.inc_value("batcher/postponed")
 
     def enter_postponed(self) -> None:
         """Have what was postponed entered into the ledger, now rather than later: until then it cannot be due."""
-        self._checkpoints.enter_postponed()
+        self.checkpoints.enter_postponed()
 
     def _record(self, target: Target, outcome: Outcome, attempts: int) -> None:
         if self._failures and outcome.name != FETCHED:
@@ -221,13 +217,14 @@ class Books:
         """
         wanted = tuple(outcomes)
         taken = 0
-        for name in sorted(self._counts):
+        for name in sorted(self.counts.outcomes):
             if is_among(name, wanted):
                 last = 0
                 while ids := self._ledger.take_up(name, last, _SLICE):
                     last = ids[-1]
                     taken += len(ids)
                     self._count(name, -len(ids))
+                    self.counts.take_up(name, len(ids))
                     yield
         if taken:
             self._log.info("Trying %s targets again that ended as %s", f"{taken:,}", ", ".join(wanted))
@@ -235,7 +232,7 @@ class Books:
             self._log.warning("No target ended as %s: there is nothing to try again", " or ".join(wanted))
 
     def _count(self, name: str, number: int) -> None:
-        self._counts[name] += number
+        self.counts.outcomes[name] += number
         self._stats.inc_value(f"batcher/outcomes/{name}", number)
 
     # -- the files -------------------------------------------------------------------------------------------
@@ -251,7 +248,7 @@ class Books:
 
     async def checkpoint(self) -> None:
         """Enter all that is settled into the ledger; what goes wrong then is the `error`."""
-        await self._checkpoints.make()
+        await self.checkpoints.make()
 
     async def close(self, seconds: float, error: str | None) -> Totals:
         """Make the last checkpoint, and tell the totals.
@@ -260,7 +257,7 @@ class Books:
         :param error: why the list was not worked through to its end
         """
         await self.checkpoint()
-        tally: Mapping[str, int] = {**self._counts, PENDING: self.pending}
+        tally: Mapping[str, int] = {**self.counts.outcomes, PENDING: self.pending}
         complete = False
         try:
             tally, complete = self._ledger.tally(), self._ledger.complete
@@ -275,10 +272,10 @@ class Books:
             error = error or error_text(self.error)
         totals = Totals.from_tally(
             tally,
-            read=self._read,
-            fetched_before=self._fetched_before,
+            read=self.counts.read,
+            fetched_before=self.counts.fetched_before,
             complete=complete,
-            bytes=self._bytes,
+            bytes=self.bytes,
             seconds=seconds,
             error=error,
         )
@@ -288,13 +285,15 @@ class Books:
         (self._log.error if error else self._log.info)(summary(totals))
         if error and self._config.jobdir:
             self._log.info("Nothing of it is lost: once that is mended, the same command goes on from here")
-        if not totals.adds_up or (not self.error and totals.outcomes != +self._counts):
-            self._log.error("The sum does not hold: the ledger has %s, its writer %s", totals, dict(self._counts))
+        if not totals.adds_up or (not self.error and totals.outcomes != +self.counts.outcomes):
+            self._log.error("The sum does not hold: the ledger has %s, its writer %s", totals, self.counts.outcomes)
         return totals
 
     async def shut(self) -> None:
         """Let go of the job, when Scrapy has closed the feeds."""
-        await self._checkpoints.stop()
+        await self.checkpoints.stop()
+        if self._output:
+            await self._output.close_own()
         if not self.error:
             self._ledger.history.end_run()
         self._files.close()

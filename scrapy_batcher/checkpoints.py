@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import time
+
 from scrapy.utils.asyncio import CallLaterResult, call_later, run_in_thread
 from scrapy.utils.defer import deferred_from_coro, maybe_deferred_to_future
 from twisted.internet.defer import Deferred
 
+from scrapy_batcher.config import Config
 from scrapy_batcher.failures import FailuresFile
 from scrapy_batcher.ledger import FeedState, Ledger, Postponement, Settlement
 from scrapy_batcher.output import Output
@@ -20,9 +23,11 @@ class Checkpoints:
     is fetched is on the disk, and what a feed has behind the length that the ledger knows will be fetched again: there
     it is cut when a job is resumed.
 
-    :param targets: settlements that may be without one at a time, so that a crash cannot undo more; one is made when
-        they are half as many
-    :param seconds: after which one is made, however few they are
+    :param config: ``checkpoint_targets``: settlements that may be without one at a time, so that a crash cannot undo
+        more; one is made when they are half as many. ``checkpoint_seconds``: after which one is made, however few
+        they are
+    :ivar made: how many have entered something
+    :ivar took: seconds, by all of them together
     """
 
     def __init__(
@@ -31,15 +36,14 @@ class Checkpoints:
         output: Output | None,
         failures: FailuresFile | None,
         source: Source,
-        targets: int,
-        seconds: float,
+        config: Config,
     ) -> None:
         self._ledger = ledger
         self._output = output
         self._failures = failures
         self._source = source
-        self._targets = targets
-        self._seconds = seconds
+        self._targets = config.checkpoint_targets
+        self._seconds = config.checkpoint_seconds
         self._error: Exception | None = None
         self._failed = False  # whether one has; an error elsewhere does not keep from entering what was settled before
         self._settled: list[Settlement] = []  # since the last checkpoint began
@@ -49,6 +53,8 @@ class Checkpoints:
         self._under_way = False
         self._waiting: list[Deferred[None]] = []  # for the end of the one that is
         self._timer: CallLaterResult | None = None
+        self.made = 0
+        self.took = 0.0
 
     @property
     def error(self) -> Exception | None:
@@ -121,6 +127,7 @@ class Checkpoints:
             deferred_from_coro(self._make())
 
     async def _make(self) -> None:
+        began = time.monotonic()
         settled, self._settled = self._settled, []
         postponed, self._postponed = self._postponed, []
         self._entering = len(settled) + len(postponed)
@@ -134,6 +141,8 @@ class Checkpoints:
             if settled or postponed or states != self._entered:
                 self._ledger.settle(settled, states, postponed)
                 self._entered = states
+                self.made += 1
+                self.took += time.monotonic() - began
         except Exception as e:  # noqa: BLE001 - whoever asks for the error is told
             # What is settled and not entered must not be in a feed that is then closed as whole.
             self._failed = True

@@ -6,15 +6,19 @@ import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from scrapy import Request
 from scrapy.settings import BaseSettings
 
 from scrapy_batcher.limit_settings import limits_from
 from scrapy_batcher.limiter import Limit
+from scrapy_batcher.names import Template
 from scrapy_batcher.shard import BY, WHOLE
 from scrapy_batcher.values import (
+    Address,
     ConfigError,
+    address_or_textfile,
     boolean,
     function_or_none,
     name_or_none,
@@ -26,7 +30,13 @@ from scrapy_batcher.values import (
     whole,
 )
 
-OPTIONAL_FIELDS = ("status", "headers", "final_url", "content_type", "encoding", "fetched_at", "elapsed")
+FIELDS = (
+    *("url", "length", "content", "base64"),
+    *("status", "headers", "final_url", "content_type", "encoding", "fetched_at", "elapsed", "sha256", "path"),
+)
+"""What an item can have of a page."""
+
+_BODY_FIELDS = ("url", "length", "path", "sha256")  # where bodies are files: those are not in the item too
 
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*")
 
@@ -37,6 +47,9 @@ _NAMES = (
     "BATCHER_SCHEMES",
     "BATCHER_SKIP_DUPLICATES",
     "BATCHER_FAILURES",
+    "BATCHER_BODIES",
+    "BATCHER_BODIES_NAMES",
+    "BATCHER_WARC",
     "BATCHER_CHECKPOINT_TARGETS",
     "BATCHER_CHECKPOINT_SECONDS",
     "BATCHER_SHARD_BY",
@@ -57,7 +70,12 @@ _NAMES = (
     "BATCHER_DEADLINE",
     "BATCHER_CURL",
     "BATCHER_HTTP2",
+    "BATCHER_PROGRESS",
+    "BATCHER_METRICS",
+    "BATCHER_METRICS_SECONDS",
 )
+
+_PROGRESS = ("auto", "bar", "lines", "none")
 
 
 @dataclass(frozen=True)
@@ -65,11 +83,14 @@ class Config:
     """The settings, read once.
 
     :param enabled: ``BATCHER_ENABLED``: whether any part of scrapy-batcher is on
-    :param fields: ``BATCHER_FIELDS``: item fields beside ``url``, ``length``, ``content`` and ``base64``
+    :param fields: ``BATCHER_FIELDS``: what an item has of its page, of `FIELDS`
     :param columns: ``BATCHER_COLUMNS``: whether the row's own columns go into the item
     :param schemes: ``BATCHER_SCHEMES``: URL schemes that are fetched, in lower case
     :param skip_duplicates: ``BATCHER_SKIP_DUPLICATES``: whether a request seen before is ``skipped/duplicate``
     :param failures: ``BATCHER_FAILURES``: path of the failures file, ``None`` for none
+    :param bodies: ``BATCHER_BODIES``: the folder for the pages' bodies, ``None`` for none
+    :param bodies_names: ``BATCHER_BODIES_NAMES``: how they are named there: one of `names.NAMES`, or a template
+    :param warc: ``BATCHER_WARC``: path of the WARC file, ``None`` for none
     :param checkpoint_targets: ``BATCHER_CHECKPOINT_TARGETS``: outcomes that a crash can undo, beside what is in flight
     :param checkpoint_seconds: ``BATCHER_CHECKPOINT_SECONDS``: seconds after which outcomes are entered into the ledger
     :param shard_by: ``BATCHER_SHARD_BY``: what keeps rows together when a list is divided among processes
@@ -93,21 +114,29 @@ class Config:
     :param deadline: ``BATCHER_DEADLINE``: seconds that a target may take from its first attempt, 0 for no end
     :param curl: ``BATCHER_CURL``: whether libcurl downloads when the extra ``fast`` is installed
     :param http2: ``BATCHER_HTTP2``: whether libcurl speaks HTTP/2 with servers that do, over TLS
+    :param progress: ``BATCHER_PROGRESS``: how it is shown how far the batch is: ``auto``, ``bar``, ``lines``, ``none``
+    :param metrics: ``BATCHER_METRICS``: where Prometheus finds metrics: an endpoint or a textfile, ``None`` for nowhere
+    :param metrics_seconds: ``BATCHER_METRICS_SECONDS``: seconds between two writings of that textfile
     :param jobdir: ``JOBDIR``: the directory of a job that can be resumed, ``None`` for none
     :param concurrency: ``CONCURRENT_REQUESTS``: downloads in flight in all, 0 for no limit
     :param timeout: ``DOWNLOAD_TIMEOUT``: seconds that one download may take
     :param obeys_robots: ``ROBOTSTXT_OBEY``
     :param robots_user_agent: whom robots.txt is asked for: ``ROBOTSTXT_USER_AGENT``, or ``USER_AGENT``
     :param autothrottle: ``AUTOTHROTTLE_ENABLED``: whether Scrapy sets the delays of its download slots as it goes
+    :param log_seconds: ``LOGSTATS_INTERVAL``: seconds between two lines that say how far it is, 0 for no such lines
+    :param logs_to_file: whether there is a ``LOG_FILE``
     :param url_length: ``URLLENGTH_LIMIT``: characters in the longest URL that is fetched, 0 for no limit
     """
 
     enabled: bool = True
-    fields: tuple[str, ...] = ()
+    fields: tuple[str, ...] = ("url", "length", "content", "base64")
     columns: bool = True
     schemes: frozenset[str] = frozenset({"http", "https"})
     skip_duplicates: bool = False
     failures: str | None = None
+    bodies: str | None = None
+    bodies_names: str = "hash"
+    warc: str | None = None
     checkpoint_targets: int = 1000
     checkpoint_seconds: float = 1.0
     shard_by: str = WHOLE.by
@@ -128,12 +157,17 @@ class Config:
     deadline: float = 0.0
     curl: bool = True
     http2: bool = False
+    progress: str = _PROGRESS[0]
+    metrics: Address | Path | None = None
+    metrics_seconds: float = 15.0
     jobdir: str | None = None
     concurrency: int = 16
     timeout: float = 180.0
     obeys_robots: bool = False
     robots_user_agent: str = "*"
     autothrottle: bool = False
+    log_seconds: float = 60.0
+    logs_to_file: bool = False
     url_length: int = 2083
 
     @classmethod
@@ -144,13 +178,17 @@ class Config:
         """
         _refuse_unknown_names(settings)
         concurrency = whole(settings, "CONCURRENT_REQUESTS", cls.concurrency, 0)
+        bodies = path_or_none(settings, "BATCHER_BODIES")
         return cls(
             enabled=boolean(settings, "BATCHER_ENABLED", cls.enabled),
-            fields=_fields(settings),
+            fields=_fields(settings, _BODY_FIELDS if bodies else cls.fields, bodies),
             columns=boolean(settings, "BATCHER_COLUMNS", cls.columns),
             schemes=_schemes(settings, cls.schemes),
             skip_duplicates=boolean(settings, "BATCHER_SKIP_DUPLICATES", cls.skip_duplicates),
             failures=path_or_none(settings, "BATCHER_FAILURES"),
+            bodies=bodies,
+            bodies_names=_bodies_names(settings, cls.bodies_names),
+            warc=path_or_none(settings, "BATCHER_WARC"),
             checkpoint_targets=whole(settings, "BATCHER_CHECKPOINT_TARGETS", cls.checkpoint_targets, 1),
             checkpoint_seconds=seconds(settings, "BATCHER_CHECKPOINT_SECONDS", cls.checkpoint_seconds),
             shard_by=one_of(settings, "BATCHER_SHARD_BY", BY, cls.shard_by),
@@ -171,12 +209,17 @@ class Config:
             deadline=seconds(settings, "BATCHER_DEADLINE", cls.deadline, or_none=True),
             curl=boolean(settings, "BATCHER_CURL", cls.curl),
             http2=boolean(settings, "BATCHER_HTTP2", cls.http2),
+            progress=one_of(settings, "BATCHER_PROGRESS", _PROGRESS, cls.progress),
+            metrics=address_or_textfile(settings, "BATCHER_METRICS"),
+            metrics_seconds=seconds(settings, "BATCHER_METRICS_SECONDS", cls.metrics_seconds),
             jobdir=path_or_none(settings, "JOBDIR"),
             concurrency=concurrency,
             timeout=seconds(settings, "DOWNLOAD_TIMEOUT", cls.timeout, or_none=True),
             obeys_robots=boolean(settings, "ROBOTSTXT_OBEY", cls.obeys_robots),
             robots_user_agent=str(settings.get("ROBOTSTXT_USER_AGENT") or settings.get("USER_AGENT") or "*"),
             autothrottle=boolean(settings, "AUTOTHROTTLE_ENABLED", cls.autothrottle),
+            log_seconds=seconds(settings, "LOGSTATS_INTERVAL", cls.log_seconds, or_none=True),
+            logs_to_file=path_or_none(settings, "LOG_FILE") is not None,
             url_length=whole(settings, "URLLENGTH_LIMIT", cls.url_length, 0),
         )
 
@@ -199,9 +242,22 @@ def _schemes(settings: BaseSettings, default: frozenset[str]) -> frozenset[str]:
     return schemes
 
 
-def _fields(settings: BaseSettings) -> tuple[str, ...]:
-    chosen = tuple(dict.fromkeys(names(settings, "BATCHER_FIELDS", ())))
+def _fields(settings: BaseSettings, default: tuple[str, ...], bodies: str | None) -> tuple[str, ...]:
+    chosen = tuple(dict.fromkeys(names(settings, "BATCHER_FIELDS", default)))
+    if not chosen:
+        raise ConfigError(f"BATCHER_FIELDS must name a field, not {settings.get('BATCHER_FIELDS')!r}")
     for name in chosen:
-        if name not in OPTIONAL_FIELDS:
-            raise ConfigError(f"BATCHER_FIELDS has {name!r}; choose from {', '.join(OPTIONAL_FIELDS)}")
+        if name not in FIELDS:
+            raise ConfigError(f"BATCHER_FIELDS has {name!r}; choose from {', '.join(FIELDS)}")
+    if "path" in chosen and not bodies:
+        raise ConfigError("BATCHER_FIELDS has 'path', which is that of a file in the folder BATCHER_BODIES: name one")
     return chosen
+
+
+def _bodies_names(settings: BaseSettings, default: str) -> str:
+    given = settings.get("BATCHER_BODIES_NAMES", default)
+    try:
+        Template(given)
+    except (TypeError, ValueError) as e:
+        raise ConfigError(f"BATCHER_BODIES_NAMES {given!r}: {e}") from e
+    return str(given)

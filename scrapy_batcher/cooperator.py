@@ -24,7 +24,9 @@ from twisted.python.failure import Failure
 from scrapy_batcher.bell import Bell
 from scrapy_batcher.books import Books
 from scrapy_batcher.config import Config
+from scrapy_batcher.display import board_for, shown
 from scrapy_batcher.engine import Engine
+from scrapy_batcher.figures import Pace
 from scrapy_batcher.lanes import Claim
 from scrapy_batcher.limiters import Keys
 from scrapy_batcher.lines import Mark
@@ -38,6 +40,7 @@ from scrapy_batcher.rules import rules_of
 from scrapy_batcher.signals import batch_finished
 from scrapy_batcher.turns import Turns
 from scrapy_batcher.values import ConfigError
+from scrapy_batcher.visit import Visit
 from scrapy_batcher.visits import Visits
 
 _SLICE = 100  # rows entered into the ledger at a time: a few milliseconds, also when each is refused and logged
@@ -91,14 +94,18 @@ class CooperatorExtension:
             self._visits = Visits(self._crawler, self._config, self._engine, spider, self._books, self._turns, rules)
 
     @property
-    def has_batch(self) -> bool:
-        """Whether the spider has a list."""
-        return self._books is not None
+    def books(self) -> Books | None:
+        """Those of the spider's batch; ``None`` when it has no list."""
+        return self._books
 
     def on_the_way(self, request: Request) -> None:
         """See whether *request* can be gone on with, when it is one of a visit (`Visits.on_the_way`)."""
         if self._visits:
             self._visits.on_the_way(request)
+
+    def visit_of(self, request: Request) -> Visit | None:
+        """The visit that *request*, which is not downloaded yet, was made for."""
+        return self._visits.visit_of(request) if self._visits else None
 
     async def run(self, spider: Batch) -> Totals:
         """Fetch the whole list of *spider*; returns when the last visit is over.
@@ -118,7 +125,9 @@ class CooperatorExtension:
         limits = rules_of(self._crawler, self._config).limits
         limits.listen(self._room)
         try:
-            error = await self._work_through(spider, self._books, self._turns)
+            board = board_for(spider, self._config, self._crawler.settings)
+            with shown(Pace(self._books.counts, limits).look, board):
+                error = await self._work_through(spider, self._books, self._turns)
             totals = await self._books.close(time.monotonic() - started, error)
             await self._crawler.signals.send_catch_log_async(batch_finished, totals=totals, spider=spider)
             if totals.error and not self._engine.closing:

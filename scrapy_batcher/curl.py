@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import os
 import ssl
 import time
 from collections import OrderedDict
@@ -93,6 +94,7 @@ class CurlDownloadHandler(BaseDownloadHandler):
                 " twisted.internet.asyncioreactor.AsyncioSelectorReactor, or TWISTED_REACTOR_ENABLED to False"
             )
         super().__init__(crawler)
+        _check_key_file()
         config = Config.from_settings(crawler.settings)
         self._options = Options(crawler.settings, http2=config.http2)
         self._addresses = Addresses(crawler.settings)
@@ -235,6 +237,16 @@ class CurlDownloadHandler(BaseDownloadHandler):
             error = DownloadFailedError(text)
         error.__cause__ = ssl.SSLError(code, message) if code in _TLS_CODES else pycurl.error(code, message)
         return error
+
+
+def _check_key_file() -> None:
+    """Say so when the keys of TLS cannot be written where they are wanted: libcurl goes on without a word."""
+    if path := os.environ.get("SSLKEYLOGFILE"):
+        try:
+            with open(path, "ab"):
+                pass
+        except OSError as e:
+            _logger.warning("Cannot write TLS session keys to SSLKEYLOGFILE: %s", e)
 
 
 def _place_of(request: Request) -> tuple[str, int]:

@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
 from typing import IO, Any, cast
@@ -81,17 +82,19 @@ class RecordExporter(exporters.BaseItemExporter):
         self, item: Any, default_value: Any = None, include_empty: bool | None = None
     ) -> Iterable[tuple[str, Any]]:
         """What Scrapy gives, for less where that is each field of a batch's item as it is."""
-        if isinstance(item, BatchItem) and not include_empty and self._exports_what_there_is:
+        whole = super().get_serialized_fields
+        if isinstance(item, BatchItem) and not include_empty and self._exports_what_there_is(whole):
             names = plain_fields(type(item))  # type: ignore[arg-type]  # a class can be hashed, its instances cannot
-            if names:
-                values = vars(item)
-                return [(name, values[name]) for name in names if name in values]
-        return super().get_serialized_fields(item, default_value, include_empty)
+            values = vars(item)
+            if names and values.keys() >= names:
+                return [(name, values[name]) for name in names]
+        return whole(item, default_value, include_empty)
 
-    @property
-    def _exports_what_there_is(self) -> bool:
-        """Whether it exports the fields that an item has, no others, and each as it is."""
-        is_own = type(self).serialize_field is not exporters.BaseItemExporter.serialize_field
+    def _exports_what_there_is(self, whole: Any) -> bool:
+        """Whether it exports the fields that an item has, no others, and each as it is; *whole* is the method that says
+        so in the exporter behind this one."""
+        base = exporters.BaseItemExporter
+        is_own = (whole.__func__, type(self).serialize_field) != (base.get_serialized_fields, base.serialize_field)
         return self.fields_to_export is None and not (self.export_empty_fields or is_own)
 
 
@@ -177,6 +180,11 @@ class NamedFeed:
     options: Mapping[str, Any]
 
     @property
+    def row_format(self) -> str:
+        """Its format, as ``FEED_EXPORTERS`` knows it."""
+        return str(self.options.get("format") or Path(self.uri).suffix.removeprefix("."))
+
+    @property
     def is_stdout(self) -> bool:
         return urlparse(self.uri).scheme == "stdout"
 
@@ -197,6 +205,17 @@ def named_feeds(settings: BaseSettings) -> list[NamedFeed]:
     return feeds
 
 
+def check_extra(feed: NamedFeed) -> None:
+    """Check that what *feed* needs is installed.
+
+    :raises FeedError: when it is not
+    """
+    if feed.row_format == "parquet" and find_spec("pyarrow") is None:
+        raise FeedError(
+            f"the feed {feed.uri} needs pyarrow: pip install 'scrapy-batcher[parquet]', or choose jsonl or csv"
+        )
+
+
 def check_feed(feed: NamedFeed, settings: BaseSettings) -> None:
     """Check that *feed* can be gone on with after a stop.
 
@@ -209,10 +228,9 @@ def check_feed(feed: NamedFeed, settings: BaseSettings) -> None:
 def _why_not(feed: NamedFeed, settings: BaseSettings) -> str | None:
     storages, formats = settings.getwithbase("FEED_STORAGES"), settings.getwithbase("FEED_EXPORTERS")
     storage = load_object(storages.get(urlparse(feed.uri).scheme) or storages["file"])
-    row_format = feed.options.get("format") or Path(feed.uri).suffix.removeprefix(".")
-    if not formats.get(row_format):
-        return f"its format {row_format!r} is unknown; choose jsonl or csv"
-    exporter = load_object(formats[row_format])
+    if not formats.get(feed.row_format):
+        return f"its format {feed.row_format!r} is unknown; choose jsonl or csv"
+    exporter = load_object(formats[feed.row_format])
     if not (isinstance(exporter, type) and issubclass(exporter, RecordExporter)):
         return (
             f"after a stop nothing can be added to what {exporter.__qualname__} has written; choose jsonl or csv, or, "

@@ -60,6 +60,8 @@ _SEE = """
 INSERT INTO seen (fingerprint, id) VALUES (?, ?) ON CONFLICT (fingerprint) DO UPDATE SET id = seen.id RETURNING id
 """
 
+_SEEN_BY = "SELECT id FROM seen WHERE fingerprint = ?"
+
 _FEEDS = "SELECT path, length, columns, closed FROM feed"
 
 _ENTER_FEED = """
@@ -249,6 +251,10 @@ class Ledger:
     def see(self, fingerprint: bytes, id: int) -> bool:
         """Remember that target *id* made the request with *fingerprint*; whether no other target made it before."""
         return self._db.execute(_SEE, (fingerprint, id)) == [(id,)]
+
+    def seen_by(self, fingerprint: bytes) -> int | None:
+        """The target that was remembered with *fingerprint*."""
+        return next((id for (id,) in self._db.execute(_SEEN_BY, (fingerprint,))), None)
 
     # -- the feeds ---------------------------------------------------------------------------------------------
 

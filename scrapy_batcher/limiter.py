@@ -129,6 +129,10 @@ class Limiter:
         """Let nothing begin before the time *until*."""
         self._earliest = max(self._earliest, until)
 
+    def is_resting(self, now: float) -> bool:
+        """Whether nothing may begin as it was told to rest, and not only since another has just begun."""
+        return self.is_recovering and self._earliest > now
+
     def end_rest(self) -> None:
         self._earliest = -math.inf
         self.is_recovering = False

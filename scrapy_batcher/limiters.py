@@ -98,6 +98,15 @@ class Limiters:
         yield TOTAL, self.total
         yield from self._limiters.items()
 
+    def hosts(self, now: float) -> tuple[int, int]:
+        """How many hosts something is under way to, and how many of the others are left alone for a while."""
+        active = resting = 0
+        for key, limiter in self._limiters.items():
+            if key.startswith(HOST):
+                active += limiter.held > 0
+                resting += not limiter.held and limiter.is_resting(now)
+        return active, resting
+
     def add(self, key: str, limit: Limit) -> Limit:
         """The limit that was given under *key*, whatever it was changed to; that is *limit* when there was none."""
         self._limits.setdefault(key, limit)

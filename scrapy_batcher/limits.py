@@ -51,13 +51,13 @@ class Limits:
         later: Callable[..., Any] = call_later,
         uniform: Callable[[], float] = random.random,
     ) -> None:
-        self._limiters = Limiters(limits, adapt=adapt)
+        self._limiters = limiters = Limiters(limits, adapt=adapt)
         self.now = now
         self._later = later
         self._uniform = uniform
-        self._total = self._limiters.total
-        self.limit = self._limiters.limit
-        self.add = self._limiters.add
+        self._total = limiters.total
+        self.limit, self.add = limiters.limit, limiters.add
+        self.items, self.hosts = limiters.items, limiters.hosts
         self._held: dict[Hashable, tuple[Keys, list[Limiter]]] = {}  # keys, and their limiters with that of all
         self._reserved: dict[Hashable, tuple[Keys, list[Limiter]]] = {}
         self._waiters: dict[Hashable, _Waiter] = {}  # in the order in which they came

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import selectors
+import time
 
 import pycurl
 
@@ -53,7 +54,7 @@ class Multi:
         self._running[curl] = end
         try:
             self._multi.add_handle(curl)
-            if self._loop.time() > self._looked + _LONG:
+            if time.monotonic() > self._looked + _LONG:  # the loop's own time may stand still in a turn
                 self._on_timer()
             return await end
         finally:
@@ -105,7 +106,7 @@ class Multi:
             self._timer = self._loop.call_later(milliseconds / 1000, self._on_timer)
 
     def _on_timer(self) -> None:
-        self._looked = self._loop.time()
+        self._looked = time.monotonic()
         self._multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
         self._end_those_that_have()
 

@@ -10,15 +10,18 @@ from scrapy import Request
 from scrapy.crawler import Crawler
 from scrapy.utils.log import SpiderLoggerAdapter
 
+from scrapy_batcher.archive import Archive, archives
+from scrapy_batcher.bodies import Bodies, bodies_of
 from scrapy_batcher.books import Books
 from scrapy_batcher.config import Config
 from scrapy_batcher.database import LedgerError
 from scrapy_batcher.errors import refuse
 from scrapy_batcher.failures import FailuresFile
-from scrapy_batcher.feeds import FeedError, NamedFeed, check_feed, named_feeds
+from scrapy_batcher.feeds import FeedError, NamedFeed, check_extra, check_feed, named_feeds
 from scrapy_batcher.jobdir import JobDir, JobDirError
 from scrapy_batcher.ledger import Ledger, Owner
-from scrapy_batcher.output import OutputError, outputs
+from scrapy_batcher.names import Template
+from scrapy_batcher.output import Output, OutputError, outputs
 from scrapy_batcher.rows import Target
 from scrapy_batcher.rules import rules_of
 from scrapy_batcher.shard import WHOLE
@@ -60,14 +63,13 @@ def open_books(spider: Batch, crawler: Crawler, config: Config) -> Books:
         files.callback(spider.source.close)
         try:
             feeds = named_feeds(crawler.settings)
-            failures = _check_paths(spider, config, feeds)
+            files_named = [*feeds, *_warc(config)]
+            failures = _check_paths(spider, config, files_named)
             jobdir = _open_jobdir(spider, config.jobdir, crawler, feeds, files) if config.jobdir else None
             file = _open_failures(failures, files) if failures else None
             ledger = _open_ledger(spider, jobdir.ledger if jobdir else None, files)
             spider.source.resume(ledger.mark, jobdir.spool if jobdir else None)
-            output = take_stock(ledger, jobdir.path, feeds, spider.logger) if jobdir else None
-            if output:
-                outputs[crawler] = output
+            output = _open_output(spider, crawler, config, jobdir, ledger, files_named, files)
             if spider.source.shard != WHOLE:
                 spider.logger.info("Shard %s of the list, by %s", spider.source.shard, spider.source.shard.by)
             if jobdir:  # last, as a refusal is no run
@@ -96,6 +98,7 @@ def _check_paths(spider: Batch, config: Config, feeds: list[NamedFeed]) -> str |
     if not config.concurrency:
         raise refuse("CONCURRENT_REQUESTS is 0, no limit: a batch has as many workers, so it needs a number")
     for feed in feeds:
+        check_extra(feed)
         if feed.path and spider.source.is_file(feed.path):
             raise refuse(f"the feed {feed.uri} is the list itself, which it would spoil: name another")
     paths = [feed.path for feed in feeds if feed.path]
@@ -129,6 +132,48 @@ def _open_ledger(spider: Batch, path: Path | None, files: ExitStack) -> Ledger:
         if theirs != ours:
             raise refuse(f"the {what} of the job in {path} is {theirs!r}, not {ours!r}: give that, or another JOBDIR")
     return ledger
+
+
+def _warc(config: Config) -> list[NamedFeed]:
+    """The WARC file, which is looked after as feeds are."""
+    return [NamedFeed(config.warc, str(Path(config.warc).resolve()), None, {})] if config.warc else []
+
+
+def _open_output(
+    spider: Batch,
+    crawler: Crawler,
+    config: Config,
+    jobdir: JobDir | None,
+    ledger: Ledger,
+    feeds: list[NamedFeed],
+    files: ExitStack,
+) -> Output | None:
+    """What is written in step with the ledger: feeds with a job, bodies and the WARC file with and without one."""
+    if jobdir:
+        output = outputs[crawler] = take_stock(ledger, jobdir.path, feeds, spider.logger)
+    elif config.bodies or config.warc:
+        output = Output(Path.cwd(), {}, ledger.enter_feed, stdout=False)
+    else:
+        return None
+    if config.bodies:
+        job = jobdir.path if jobdir else None
+        try:
+            bodies = Bodies(Path(config.bodies), Template(config.bodies_names), job, ledger, output.fail)
+        except OSError as e:
+            raise refuse(f"the folder BATCHER_BODIES {config.bodies} cannot be used: {e.strerror}") from e
+        files.callback(bodies.close)
+        output.waits.append(bodies.sync)
+        bodies_of[crawler] = bodies
+    if config.warc:
+        try:
+            archive = Archive.open(config.warc, output, crawler)
+        except ImportError as e:
+            raise refuse("BATCHER_WARC needs warcio: pip install 'scrapy-batcher[warc]'") from e
+        except OSError as e:
+            raise refuse(f"the file BATCHER_WARC {config.warc} cannot be written: {e.strerror}") from e
+        files.callback(archive.feed.close)
+        archives[crawler] = archive
+    return output
 
 
 def _open_failures(path: str, files: ExitStack) -> FailuresFile:

@@ -37,6 +37,31 @@ from scrapy_batcher.rows import Target
 
 FETCHED = "fetched"
 
+NAMES = (
+    FETCHED,
+    "failed/callback",
+    "failed/connection",
+    "failed/deadline",
+    "failed/dns",
+    "failed/feed",
+    "failed/other",
+    "failed/pipeline",
+    "failed/redirect-loop",
+    "failed/refused",
+    "failed/timeout",
+    "failed/tls",
+    "failed/too-large",
+    "failed/truncated",
+    "skipped/dropped",
+    "skipped/duplicate",
+    "skipped/filtered",
+    "skipped/host-gave-up",
+    "skipped/invalid",
+    "skipped/robots",
+    "skipped/unsupported-scheme",
+)
+"""The outcomes there are, but for ``failed/http-404`` and those of other statuses."""
+
 _ERROR_LENGTH = 500  # characters of an error's text that are kept
 
 

@@ -117,7 +117,7 @@ class Feed(io.RawIOBase):
 
 
 Lines: TypeAlias = "list[tuple[Feed, bytes]]"
-"""What an item became, in each of the feeds it is in."""
+"""What an item became in each of the feeds it is in, or a response in the WARC file."""
 
 
 class Output:
@@ -127,6 +127,8 @@ class Output:
     :param states: what earlier runs of the job have written, by such a path
     :param enter: enters such a state into the ledger
     :param stdout: whether stdout is a feed too
+    :ivar waits: for the disk to have what is written beside the feeds
+    :ivar own: those that are not Scrapy's, and so are closed by us
     """
 
     def __init__(
@@ -137,6 +139,8 @@ class Output:
         *,
         stdout: bool,
     ) -> None:
+        self.waits: list[Callable[[], object]] = []
+        self.own: list[Feed] = []
         self.error: Exception | None = None  # why nothing can be written any more
         self._root = root
         self._earlier = states
@@ -183,6 +187,15 @@ class Output:
         feed.close()  # in the same turn of the loop as it is entered, so that no checkpoint finds it in between
         self._enter(self._seen(feed.path), feed.state)
 
+    async def close_own(self) -> None:
+        """Close those of our own; what keeps one from being whole is the `error`."""
+        for feed in self.own:
+            if not self.error:
+                try:
+                    await self.close(feed)
+                except Exception as e:  # noqa: BLE001 - whoever asks for the error is told
+                    self.fail(e)
+
     def take(self) -> tuple[Lines, bool]:
         """What was exported since this was last asked, and whether that is all there should be."""
         lines, is_whole = [], True
@@ -226,6 +239,8 @@ class Output:
             sys.stdout.buffer.flush()
         for feed in self._feeds:
             feed.sync()
+        for wait in self.waits:
+            wait()
 
     def _seen(self, path: Path) -> str:
         return os.path.relpath(path, self._root)

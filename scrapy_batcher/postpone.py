@@ -23,7 +23,7 @@ class PostponeMiddleware:
     @classmethod
     def from_crawler(cls, crawler: Crawler) -> PostponeMiddleware:
         cooperator = crawler.get_extension(CooperatorExtension)
-        if cooperator is None or not cooperator.has_batch:
+        if cooperator is None or cooperator.books is None:
             raise NotConfigured
         return cls(cooperator)
 

@@ -1,4 +1,4 @@
-"""A tally becomes totals, and a summary that a person reads."""
+"""What a job's targets have become so far, and in the end: totals, and a summary that a person reads."""
 
 from __future__ import annotations
 
@@ -8,6 +8,55 @@ from dataclasses import dataclass
 
 from scrapy_batcher.ledger import PENDING
 from scrapy_batcher.outcome import FETCHED
+
+
+class Counts:
+    """How many targets a job has, and what became of them so far: what its ledger will say after the next checkpoint.
+
+    :param tally: what the ledger counts now (`Ledger.tally`)
+    :param complete: whether the list was read to its end
+    :ivar read: targets that were read
+    :ivar outcomes: how many ended in each outcome, by its name
+    :ivar before: how many of them did so in earlier runs; less those that were taken up again
+    :ivar unworked: outcomes without work of this run: those of earlier runs, but for what is tried again, and of rows
+        that are not even tried
+    """
+
+    def __init__(self, tally: Mapping[str, int], *, complete: bool) -> None:
+        self.complete = complete
+        self.read = sum(tally.values())
+        self.outcomes = Counter({name: count for name, count in tally.items() if name != PENDING})
+        self.before = Counter(self.outcomes)
+        self.unworked = self.done
+
+    def take_up(self, name: str, number: int) -> None:
+        """So many targets that ended in the outcome *name* are tried once more, and do not count as ended there."""
+        self.before[name] -= number
+        self.unworked -= number
+
+    @property
+    def fetched_before(self) -> int:
+        """Targets that earlier runs have fetched."""
+        return self.before[FETCHED]
+
+    @property
+    def done(self) -> int:
+        """Targets with an outcome."""
+        return self.outcomes.total()
+
+    @property
+    def pending(self) -> int:
+        """Targets without one."""
+        return self.read - self.done
+
+    @property
+    def worked(self) -> int:
+        """Outcomes that this run has worked for."""
+        return self.done - self.unworked
+
+    @property
+    def failed(self) -> int:
+        return _count(self.outcomes, "failed/")
 
 
 @dataclass(frozen=True)
@@ -73,19 +122,20 @@ class Totals:
 
     @property
     def failed(self) -> int:
-        return self._count("failed/")
+        return _count(self.outcomes, "failed/")
 
     @property
     def skipped(self) -> int:
-        return self._count("skipped/")
+        return _count(self.outcomes, "skipped/")
 
     @property
     def adds_up(self) -> bool:
         """Whether every row that was read is accounted for."""
         return self.read == self.fetched + self.failed + self.skipped + self.pending
 
-    def _count(self, prefix: str) -> int:
-        return sum(count for name, count in self.outcomes.items() if name.startswith(prefix))
+
+def _count(outcomes: Mapping[str, int], prefix: str) -> int:
+    return sum(count for name, count in outcomes.items() if name.startswith(prefix))
 
 
 def table(totals: Totals) -> list[str]:

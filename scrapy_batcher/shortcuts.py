@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from types import MethodType
 from typing import Any
@@ -11,7 +12,8 @@ from scrapy.downloadermiddlewares.cookies import CookiesMiddleware
 from scrapy.downloadermiddlewares.httpauth import HttpAuthMiddleware
 from scrapy.downloadermiddlewares.redirect import MetaRefreshMiddleware
 from scrapy.downloadermiddlewares.stats import DownloaderStats, get_header_size, get_status_size
-from scrapy.http import Response, TextResponse
+from scrapy.http import HtmlResponse, Response
+from scrapy.http.cookies import CookieJar
 from scrapy.utils.decorators import _warn_spider_arg
 from scrapy.utils.httpobj import urlparse_cached
 from w3lib.http import headers_dict_to_raw
@@ -54,7 +56,8 @@ def _count_request(middleware: DownloaderStats, whole: Method) -> Method:
     def process_request(request: Request) -> Any:
         parts = urlparse_cached(request)
         path = parts.path or "/"
-        if request.method != "GET" or path.startswith("//"):  # rare, and not simply added up
+        # What is rare, and not simply added up. A URL's host can be other than ASCII where it cannot be encoded.
+        if request.method != "GET" or path.startswith("//") or not request.url.isascii():
             return whole(request)
         size = len("GET  HTTP/1.1\r\nHost: \r\n\r\n") + len(path) + len(parts.hostname or "") + len(request.body)
         for part in (parts.params, parts.query):
@@ -95,7 +98,10 @@ def _authorize(middleware: HttpAuthMiddleware, whole: Method) -> Method:
 def _send_cookies(middleware: CookiesMiddleware, whole: Method) -> Method:
     def process_request(request: Request) -> Any:
         meta = request.meta
-        if meta.get("dont_merge_cookies") or request.cookies or middleware.jars[meta.get("cookiejar")]._cookies:
+        if meta.get("dont_merge_cookies") or request.cookies:
+            return whole(request)
+        jar = middleware.jars[meta.get("cookiejar")]
+        if type(jar) is not CookieJar or jar._cookies:  # a project may have put jars of its own there
             return whole(request)
         request.headers.pop(b"Cookie", None)  # with none in the jar there is none to be sent
         return None
@@ -113,15 +119,21 @@ def _keep_cookies(middleware: CookiesMiddleware, whole: Method) -> Method:
 
 def _find_refresh(middleware: MetaRefreshMiddleware, whole: Method) -> Method:
     def process_response(request: Request, response: Response) -> Any:
-        if isinstance(response, TextResponse):
-            # Where Scrapy looks; "&#" may be a letter. As bytes, since only ASCII's letters are put into lower case at
-            # one go; and without the s, which has a second form.
-            text = response.text[:4096].encode("ascii", "replace").lower()
-            if b"refre" not in text and not (b"&" in text and b"&#" in text):
-                return response
-        return whole(request, response)
+        if not isinstance(response, HtmlResponse):
+            return response  # and its text is not asked for: decoded it may be large, and nobody may need it
+        # Where Scrapy looks. As bytes, since only ASCII's letters are put into lower case at one go; and without the s,
+        # which has a second form.
+        text = response.text[:4096].encode("ascii", "replace").lower()
+        may_have_one = b"refre" in text or _ENTITY.search(text) or _COMMENT.search(text)
+        return whole(request, response) if may_have_one else response
 
     return process_response
+
+
+# What may be a letter of "refre", or, to w3lib before 2.5, nothing within it. An expression that begins with plain
+# text is fast, so what comes before that is looked at behind it.
+_ENTITY = re.compile(rb"&(?:#|(?<=[ref]&))")
+_COMMENT = re.compile(rb"<!--(?<=[ref]<!--)")
 
 
 _SHORT: dict[tuple[type, str], Callable[[Any, Method], Method]] = {

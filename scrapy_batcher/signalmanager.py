@@ -52,7 +52,9 @@ class SignalManager(scrapy.signalmanager.SignalManager):
         extra = {"spider": kwargs.get("spider")}
         arguments = {**kwargs, "signal": signal, "sender": self.sender}
         results = []
-        for receiver, names in self._living(signal):
+        for reference, names in self._handlers(signal):
+            if (receiver := reference()) is None:  # gone, maybe by what another has just done
+                continue
             result: Any
             try:
                 result = _call(receiver, names, arguments)
@@ -73,7 +75,9 @@ class SignalManager(scrapy.signalmanager.SignalManager):
         arguments = {**kwargs, "signal": signal, "sender": self.sender}
         results = []
         waiting = []
-        for receiver, names in self._living(signal):
+        for reference, names in self._handlers(signal):
+            if (receiver := reference()) is None:  # gone, maybe by what another has just done
+                continue
             result: Any
             try:
                 result = _call(receiver, names, arguments)
@@ -88,10 +92,10 @@ class SignalManager(scrapy.signalmanager.SignalManager):
 
     def is_heard(self, signal: Any) -> bool:
         """Whether anybody listens to *signal*."""
-        return bool(self._living(signal))
+        return any(reference() is not None for reference, _ in self._handlers(signal))
 
-    def _living(self, signal: Any) -> list[tuple[Any, _Names]]:
-        """Each handler of *signal* that is still there, and the names of its arguments."""
+    def _handlers(self, signal: Any) -> list[_Handler]:
+        """How to come by each handler of *signal*, and the names of its arguments."""
         tables = dispatcher.connections
         own, everyones = tables.get(id(self.sender)), tables.get(_EVERYONE)
         connected: list[Any] = own.get(signal, []) if own else []
@@ -103,7 +107,7 @@ class SignalManager(scrapy.signalmanager.SignalManager):
         if known is None or len(known[0]) != len(connected) or not all(map(operator.is_, known[0], connected)):
             connected = list(connected)  # a copy: a handler may disconnect itself
             known = self._known[signal] = connected, [_handler(one) for one in connected]
-        return [(handler, names) for reference, names in known[1] if (handler := reference()) is not None]
+        return known[1]
 
 
 async def _result_of(receiver: Any, result: Any, extra: Mapping[str, object]) -> tuple[Any, Any]:

@@ -19,10 +19,11 @@ from twisted.python.failure import Failure
 from w3lib.http import basic_auth_header
 
 from scrapy_batcher.addon import Addon
+from scrapy_batcher.bodies import bodies_of
 from scrapy_batcher.config import Config
 from scrapy_batcher.cooperator import CooperatorExtension
 from scrapy_batcher.errors import refuse
-from scrapy_batcher.item import make_item
+from scrapy_batcher.item import BatchItem, Body, make_item
 from scrapy_batcher.outcome import Outcome, attempts_of, error_text, exception_of, failure_names, outcome_of, refusal
 from scrapy_batcher.rows import Target
 from scrapy_batcher.shard import WHOLE, Shard
@@ -100,7 +101,7 @@ class BatchSpider(scrapy.Spider):
         """Wait while the extension runs the batch; without it, send the requests as any spider does, lazily."""
         cooperator = self.crawler.get_extension(CooperatorExtension)
         if cooperator is None:
-            self.logger.warning("CooperatorExtension is off: there will be no totals and no failures file")
+            self.logger.warning("CooperatorExtension is off: there will be no totals, and no files but feeds")
             async for request in self._requests():
                 yield request
             return
@@ -125,8 +126,29 @@ class BatchSpider(scrapy.Spider):
         )
 
     def parse(self, response: Response, **kwargs: Any) -> Any:
-        """What becomes of a page: items, further requests, or both; by default one `BatchItem`."""
+        """What becomes of a page: items, further requests, or both; by default one `BatchItem`.
+
+        With ``BATCHER_BODIES`` the default has to be awaited: its item has the file that the body is in.
+        """
+        if self._config.bodies:
+            return self._parse_saved(response)
         return [make_item(response.meta[TARGET_KEY], response, self._config.fields, self._config.columns)]
+
+    async def save_body(self, response: Response) -> Body:
+        """Write the body of *response* to a file in ``BATCHER_BODIES``. A target has one such file: that of its page.
+
+        :raises RuntimeError: when there is no such folder
+        :raises Exception: when it cannot be written; the batch then ends, and its target stays pending
+        """
+        if (bodies := bodies_of.get(self.crawler)) is None:
+            raise RuntimeError(
+                "there is no folder for bodies: name one with BATCHER_BODIES, and leave the extension on"
+            )
+        return await bodies.save(response.meta[TARGET_KEY], response)
+
+    async def _parse_saved(self, response: Response) -> list[BatchItem]:
+        body = await self.save_body(response)
+        return [make_item(response.meta[TARGET_KEY], response, self._config.fields, self._config.columns, body)]
 
     def on_failure(self, failure: Failure) -> Any:
         """What becomes of a failure, after all retries: by default one line in the log.

@@ -28,7 +28,8 @@ _STOP = -1  # libcurl ends the transfer with an error, which we know better
 class Transfer:
     """What libcurl is told of one request, and tells of its response.
 
-    Its callbacks run inside libcurl: what they find wrong is kept in `error` or `stop`, and raised later.
+    Its callbacks run inside libcurl: what they find wrong is kept in `error` or `stop`, and raised later. So is
+    whatever a signal's receiver raises there: else libcurl would give up all transfers, and none would ever end.
     """
 
     def __init__(self, crawler: Crawler, options: Options) -> None:
@@ -52,7 +53,7 @@ class Transfer:
         self.status, self.protocol = 0, ""
         self.headers: Headers | None = None
         self.body: list[bytes] = []
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
         self.stop: StopDownload | None = None
         self._lines: list[bytes] = []
         self._received = 0
@@ -139,7 +140,11 @@ class Transfer:
         self.protocol = "h2" if version == b"HTTP/2" else version.decode()
         self.headers = _parse(lines)
         self.request.meta["download_latency"] = time.monotonic() - self._started
-        return self._check_headers(self.headers)
+        try:
+            return self._check_headers(self.headers)
+        except BaseException as e:  # noqa: BLE001 - raised later
+            self.error = e
+            return _STOP
 
     def _check_headers(self, headers: Headers) -> int | None:
         length = _length_of(headers)
@@ -154,11 +159,15 @@ class Transfer:
     def _on_body(self, data: bytes) -> int | None:
         self.body.append(data)
         self._received += len(data)
-        if self._listens_to_bytes:
-            self.stop = self._stopped_by(signals.bytes_received, data=data)
-            if self.stop:
-                return _STOP
-        return self._check_size(self._received, "Received")
+        try:
+            if self._listens_to_bytes:
+                self.stop = self._stopped_by(signals.bytes_received, data=data)
+                if self.stop:
+                    return _STOP
+            return self._check_size(self._received, "Received")
+        except BaseException as e:  # noqa: BLE001 - raised later
+            self.error = e
+            return _STOP
 
     def _check_size(self, size: int, verb: str) -> int | None:
         if 0 < self._maxsize < size:
@@ -187,7 +196,8 @@ class Transfer:
         results = self._signals.send_catch_log(signal, request=self.request, spider=self._crawler.spider, **arguments)
         for receiver, result in results:
             if isinstance(result, Failure) and isinstance(result.value, StopDownload):
-                _logger.debug("Download stopped for %s from signal handler %s", self.request, receiver)
+                name = getattr(receiver, "__qualname__", receiver)
+                _logger.debug("Download stopped for %s from signal handler %s", self.request, name)
                 return result.value
         return None
 

@@ -4,16 +4,38 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from scrapy import Request
 from scrapy.settings import BaseSettings
 from scrapy.utils.misc import load_object
 
+_LOOPBACK = "127.0.0.1"
+
+_ADDRESS = re.compile(r"(?:([A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\]):)?([0-9]{1,5})")
+
+_LAST_PORT = 65535
+
 
 class ConfigError(ValueError):
     """A setting has a value that cannot be used; the message names both."""
+
+
+class Address(NamedTuple):
+    """Where something is served.
+
+    :param host: a name or an address, one of IPv6 without its brackets
+    :param port: 0 for any that is free
+    """
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 def boolean(settings: BaseSettings, name: str, default: bool) -> bool:
@@ -86,6 +108,22 @@ def path_or_none(settings: BaseSettings, name: str) -> str | None:
     if isinstance(value, os.PathLike):
         return os.fsdecode(value)
     raise ConfigError(f"{name} must be a path, not {value!r}")
+
+
+def address_or_textfile(settings: BaseSettings, name: str) -> Address | Path | None:
+    """A port, on the loopback unless there is a host before it; or the path of a file that ends in ``.prom``."""
+    value = settings.get(name)
+    if value is None or value is False or value == "":
+        return None
+    text = os.fsdecode(value) if isinstance(value, os.PathLike) else str(value)
+    if Path(text).suffix == ".prom":
+        return Path(text)
+    if (match := _ADDRESS.fullmatch(text)) and int(match[2]) <= _LAST_PORT:
+        return Address((match[1] or _LOOPBACK).strip("[]"), int(match[2]))
+    raise ConfigError(
+        f"{name} must be a port, a host and a port as in {_LOOPBACK}:9410, or the path of a file that ends in .prom, "
+        f"not {value!r}"
+    )
 
 
 def names(settings: BaseSettings, name: str, default: Iterable[str]) -> list[str]:

@@ -32,7 +32,7 @@ class Visit:
     :param keys: those of the limits that this request counts for
     :param is_begun: whether a request of it has reached the downloader
     :param first: the Unix time at which its first attempt began
-    :param lines: what its items became in the feeds; they are written when it is over
+    :param lines: what its items became in the feeds, and its responses in the WARC file; written when it is over
     :param told: whether the spider's errback was given the failure, so that it is in the log
     """
 

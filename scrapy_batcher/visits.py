@@ -163,7 +163,7 @@ class Visits:
         retries = retries_of(request)
         if retries > retries_of(visit.request):
             first = visit.first or self._clock()  # it may have failed before it reached the downloader
-            self._books.postpone(visit.claim, self._due(visit, retries), retries, first)
+            self._books.postpone(visit.claim, self._due(visit, retries), retries, first, visit.lines)
         else:
             visit.request, visit.keys = request, self._rules.keys_of(request)
             self._park(visit)
@@ -185,7 +185,7 @@ class Visits:
 
         :raises Postponed: when it is one of a visit, and cannot
         """
-        visit = self._visit_of(request)
+        visit = self.visit_of(request)
         if not visit or request is visit.request or self._engine.is_active(visit.request):
             return  # none of ours; its first; one that a middleware makes to answer it
         if retries_of(request) > retries_of(visit.request):
@@ -262,7 +262,7 @@ class Visits:
             request.errback = request.errback.args[1]
 
     def request_reached_downloader(self, request: Request) -> None:
-        visit = self._visit_of(request)
+        visit = self.visit_of(request)
         if visit and request is visit.request:
             now = self._clock()
             visit.first, visit.is_begun = visit.first or now, True
@@ -271,7 +271,7 @@ class Visits:
                 timeout = request.meta.get("download_timeout") or left
                 request.meta["download_timeout"] = min(timeout, left)
 
-    def _visit_of(self, request: Request) -> Visit | None:
+    def visit_of(self, request: Request) -> Visit | None:
         """The visit that *request*, which is not downloaded yet, may have been made for."""
         target = request.meta.get(TARGET_KEY)
         visit = self._visits.get(target.id) if isinstance(target, Target) else None

@@ -13,12 +13,16 @@ from pathlib import Path
 
 import pytest
 import pytest_twisted
+from hypothesis import settings
 
 from tests.downloads import Client
 from tests.mockserver import MockServer
 from tests.wire import Script, Wire
 
 ROOT = Path(__file__).parent.parent
+
+settings.register_profile("any speed", deadline=None)
+settings.load_profile("any speed")
 
 
 @pytest.fixture(scope="session")
@@ -110,13 +114,9 @@ class Project:
             "PYTHONPATH": os.pathsep.join([str(ROOT), str(self.path)]),
             "PYTHONUNBUFFERED": "1",
         }
+        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         return subprocess.Popen(
-            self.command(*args, settings=settings),
-            cwd=self.path,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            **kwargs,
+            self.command(*args, settings=settings), cwd=self.path, env=environment, **{**streams, **kwargs}
         )
 
     def scrapy(self, *args: str, settings: Mapping[str, object] | None = None, stdin: bytes = b"") -> Run:

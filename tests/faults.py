@@ -5,6 +5,7 @@ It puts itself around the package's own functions: nothing in the package knows 
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from typing import Any
 from scrapy.exceptions import NotConfigured
 
 from scrapy_batcher import stock
+from scrapy_batcher.bodies import Bodies
 from scrapy_batcher.database import Database
 from scrapy_batcher.failures import FailuresFile
 from scrapy_batcher.ledger import Ledger
@@ -90,21 +92,29 @@ POINTS: dict[str, tuple[Any, str, Callable, int]] = {
 }
 
 
+FILE_POINTS: dict[str, tuple[Any, str, Callable, int]] = {
+    "a body has no name yet": (Bodies, "_place", before, 20),
+    "a body has its name": (Bodies, "_write", after, 20),
+    "the bodies' names are synced": (Bodies, "sync", after, 2),
+    "half a record is written": (Feed, "append", with_half_the_bytes, 31),
+    "before the archive is closed": (Output, "close_own", before, 1),
+}
+"""Of bodies and a WARC file, one feed beside them."""
+
+
 class Dies:
     @classmethod
     def from_crawler(cls, crawler):
         point = crawler.settings["DIE_AT"]
         if not point:
             raise NotConfigured
-        where, what, how, call = POINTS[point]
+        where, what, how, call = (POINTS | FILE_POINTS)[point]
         original = getattr(where, what)
         fatal = how(original)
-        calls = 0
+        calls = itertools.count(1)  # which threads can share
 
         def counting(*args: Any, **kwargs: Any) -> Any:
-            nonlocal calls
-            calls += 1
-            return (fatal if calls == call else original)(*args, **kwargs)
+            return (fatal if next(calls) == call else original)(*args, **kwargs)
 
         setattr(where, what, counting)
         return cls()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import subprocess
 import sys
 import threading
@@ -117,6 +118,10 @@ class Server:
 
     async def get_binary(self, rest: str, query: dict[str, str], writer: asyncio.StreamWriter) -> None:
         await send(writer, 200, bytes(range(256)), "application/octet-stream")
+
+    async def get_random(self, rest: str, query: dict[str, str], writer: asyncio.StreamWriter) -> None:
+        body = random.Random(rest).randbytes(int(query["size"]))  # which cannot be compressed
+        await send(writer, 200, body, "application/octet-stream")
 
     async def get_status(self, rest: str, query: dict[str, str], writer: asyncio.StreamWriter) -> None:
         await send(writer, int(rest), b"no", "text/plain")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import os
 import signal
@@ -380,9 +381,9 @@ def test_parts_by_hand_are_not_doubled(project: Project, server: MockServer) -> 
 
 
 def test_the_chosen_fields(project: Project, server: MockServer) -> None:
-    """BATCHER_FIELDS chooses further fields, and BATCHER_COLUMNS=False leaves the row's columns out."""
+    """BATCHER_FIELDS chooses the fields, and BATCHER_COLUMNS=False leaves the row's columns out."""
     project.write("urls.jsonl", json.dumps({"url": server.url("redirect?to=/latin"), "id": 7, "status": "new"}) + "\n")
-    every = "status,headers,final_url,content_type,encoding,fetched_at,elapsed"
+    every = "url,length,content,base64,status,headers,final_url,content_type,encoding,fetched_at,elapsed,sha256"
     run = project.scrapy(
         "crawl", "batch", "-a", "urls=urls.jsonl", "-O", "items.jsonl", settings={"BATCHER_FIELDS": every}
     )
@@ -398,5 +399,11 @@ def test_the_chosen_fields(project: Project, server: MockServer) -> None:
     assert item["encoding"] == "cp1252"
     assert item["elapsed"] > 0
     assert item["fetched_at"].endswith("+00:00")
+    assert item["sha256"] == hashlib.sha256("<p>caf\u00e9</p>".encode("latin-1")).hexdigest()
+    assert list(item) == [*every.split(","), "id", "row_status"]
+    project.scrapy(
+        "crawl", "batch", "-a", "urls=urls.jsonl", "-O", "items.jsonl", settings={"BATCHER_FIELDS": "length"}
+    )
+    assert project.items() == [{"length": 11, "id": 7, "status": "new"}]
     project.scrapy("crawl", "batch", "-a", "urls=urls.jsonl", "-O", "items.jsonl", settings={"BATCHER_COLUMNS": False})
     assert project.items()[0].keys() == {"url", "length", "content", "base64"}

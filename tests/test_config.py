@@ -10,7 +10,7 @@ import pytest
 from scrapy import Request
 from scrapy.settings import BaseSettings, Settings
 
-from scrapy_batcher.config import OPTIONAL_FIELDS, Config, ConfigError
+from scrapy_batcher.config import FIELDS, Config, ConfigError
 from scrapy_batcher.limiter import Limit
 
 
@@ -25,13 +25,15 @@ def test_defaults():
     """Without a setting, the values are the defaults, which are Scrapy's where the setting is Scrapy's."""
     assert Config.from_settings(BaseSettings()) == Config(limits=LIMITS)
     assert config(USER_AGENT="x") == Config(
-        enabled=True, fields=(), columns=True, schemes=frozenset({"http", "https"}), skip_duplicates=False,
-        failures=None, checkpoint_targets=1000, checkpoint_seconds=1.0,
+        enabled=True, fields=("url", "length", "content", "base64"), columns=True,
+        schemes=frozenset({"http", "https"}), skip_duplicates=False,
+        failures=None, bodies=None, bodies_names="hash", warc=None,
+        checkpoint_targets=1000, checkpoint_seconds=1.0,
         limits=LIMITS, limits_column=None, limits_function=None, limits_shared=False, adaptive=False,
         rest=True, rest_statuses=frozenset({429, 503}), rest_seconds=1.0, rest_max=300.0, retry_after_max=3600.0,
         failing_rest_max=10.0, failing_give_up=0, retry_seconds=1.0, retry_max=60.0, deadline=0.0,
         jobdir=None, concurrency=16, timeout=180.0, obeys_robots=False, robots_user_agent="x", autothrottle=False,
-        url_length=2083,
+        url_length=2083, progress="auto", log_seconds=60.0, logs_to_file=False,
     )  # fmt: skip
 
 
@@ -47,8 +49,14 @@ def by_path(request: Request) -> list[str]:
         ("BATCHER_ENABLED", "true", "enabled", True),
         ("BATCHER_FIELDS", ["status", "headers"], "fields", ("status", "headers")),
         ("BATCHER_FIELDS", "status, final_url,status,", "fields", ("status", "final_url")),
-        ("BATCHER_FIELDS", "", "fields", ()),
-        ("BATCHER_FIELDS", OPTIONAL_FIELDS, "fields", OPTIONAL_FIELDS),
+        ("BATCHER_FIELDS", FIELDS[:-1], "fields", FIELDS[:-1]),
+        ("BATCHER_FIELDS", None, "fields", ("url", "length", "content", "base64")),
+        ("BATCHER_BODIES", "pages", "bodies", "pages"),
+        ("BATCHER_BODIES", "pages", "fields", ("url", "length", "path", "sha256")),
+        ("BATCHER_BODIES", Path("a/b"), "bodies", str(Path("a/b"))),
+        ("BATCHER_BODIES_NAMES", "host", "bodies_names", "host"),
+        ("BATCHER_BODIES_NAMES", "{host}/{id:08}{ext}", "bodies_names", "{host}/{id:08}{ext}"),
+        ("BATCHER_WARC", "out.warc.gz", "warc", "out.warc.gz"),
         ("BATCHER_COLUMNS", "False", "columns", False),
         ("BATCHER_SCHEMES", "HTTP, ftp", "schemes", {"http", "ftp"}),
         ("BATCHER_SCHEMES", {"file"}, "schemes", {"file"}),
@@ -64,6 +72,11 @@ def by_path(request: Request) -> list[str]:
         ("CONCURRENT_REQUESTS", 0, "concurrency", 0),
         ("CONCURRENT_REQUESTS", 32.0, "concurrency", 32),
         ("BATCHER_SHARD_BY", "url", "shard_by", "url"),
+        ("BATCHER_PROGRESS", "none", "progress", "none"),
+        ("LOGSTATS_INTERVAL", "0", "log_seconds", 0),
+        ("LOGSTATS_INTERVAL", "30", "log_seconds", 30),
+        ("LOG_FILE", "batch.log", "logs_to_file", True),
+        ("LOG_FILE", None, "logs_to_file", False),
         ("BATCHER_LIMITS_COLUMN", "group", "limits_column", "group"),
         ("BATCHER_LIMITS_COLUMN", "", "limits_column", None),
         ("BATCHER_LIMITS_FUNCTION", by_path, "limits_function", by_path),
@@ -86,6 +99,18 @@ def by_path(request: Request) -> list[str]:
         ("BATCHER_RETRY_MAX", "600", "retry_max", 600),
         ("BATCHER_DEADLINE", "30", "deadline", 30),
         ("BATCHER_DEADLINE", 0, "deadline", 0),
+        ("BATCHER_METRICS", 9410, "metrics", ("127.0.0.1", 9410)),
+        ("BATCHER_METRICS", "9410", "metrics", ("127.0.0.1", 9410)),
+        ("BATCHER_METRICS", "0", "metrics", ("127.0.0.1", 0)),
+        ("BATCHER_METRICS", 0, "metrics", ("127.0.0.1", 0)),
+        ("BATCHER_METRICS", "0.0.0.0:65535", "metrics", ("0.0.0.0", 65535)),
+        ("BATCHER_METRICS", "my-host.example:9410", "metrics", ("my-host.example", 9410)),
+        ("BATCHER_METRICS", "[::1]:9410", "metrics", ("::1", 9410)),
+        ("BATCHER_METRICS", "a/batch.prom", "metrics", Path("a/batch.prom")),
+        ("BATCHER_METRICS", Path("batch.prom"), "metrics", Path("batch.prom")),
+        ("BATCHER_METRICS", "", "metrics", None),
+        ("BATCHER_METRICS", False, "metrics", None),
+        ("BATCHER_METRICS_SECONDS", "60", "metrics_seconds", 60),
         ("DOWNLOAD_TIMEOUT", "2.5", "timeout", 2.5),
         ("DOWNLOAD_TIMEOUT", 0, "timeout", 0),
         ("ROBOTSTXT_OBEY", "True", "obeys_robots", True),
@@ -109,7 +134,18 @@ def test_meanings(name, value, attribute, meaning):
         ("BATCHER_ENABLED", "yes", "BATCHER_ENABLED must be True or False, not 'yes'"),
         ("BATCHER_COLUMNS", [], "BATCHER_COLUMNS must be True or False, not []"),
         ("BATCHER_SKIP_DUPLICATES", "", "BATCHER_SKIP_DUPLICATES must be True or False, not ''"),
-        ("BATCHER_FIELDS", "status,colour", "BATCHER_FIELDS has 'colour'; choose from status, headers, "),
+        ("BATCHER_FIELDS", "status,colour", "BATCHER_FIELDS has 'colour'; choose from url, length, content, "),
+        ("BATCHER_FIELDS", "", "BATCHER_FIELDS must name a field, not ''"),
+        ("BATCHER_FIELDS", "path", "BATCHER_FIELDS has 'path', which is that of a file in the folder BATCHER_BODIES: "),
+        ("BATCHER_BODIES", True, "BATCHER_BODIES must be a path, not True"),
+        ("BATCHER_BODIES_NAMES", 5, "BATCHER_BODIES_NAMES 5: it must be a template such as {host}/"),
+        ("BATCHER_BODIES_NAMES", "/{id}", "BATCHER_BODIES_NAMES '/{id}': it begins or ends with a slash"),
+        ("BATCHER_BODIES_NAMES", "page.html", "BATCHER_BODIES_NAMES 'page.html': it has no field"),
+        ("BATCHER_BODIES_NAMES", "{id", "BATCHER_BODIES_NAMES '{id': "),
+        ("BATCHER_BODIES_NAMES", "{}", "BATCHER_BODIES_NAMES '{}': a field in braces is a name"),
+        ("BATCHER_BODIES_NAMES", "{url!r}", "BATCHER_BODIES_NAMES '{url!r}': a field in braces is a name"),
+        ("BATCHER_BODIES_NAMES", "{id:{line}}", "BATCHER_BODIES_NAMES '{id:{line}}': a field in braces is a name"),
+        ("BATCHER_WARC", 5, "BATCHER_WARC must be a path, not 5"),
         ("BATCHER_FIELDS", 5, "BATCHER_FIELDS must be a list of names, not 5"),
         ("BATCHER_FIELDS", [b"status"], "BATCHER_FIELDS must be a list of names, not [b'status']"),
         ("BATCHER_SCHEMES", "", "BATCHER_SCHEMES must name a scheme, not ''"),
@@ -117,6 +153,7 @@ def test_meanings(name, value, attribute, meaning):
         ("BATCHER_SCHEMES", "https://", "BATCHER_SCHEMES has 'https://', which is not a URL scheme"),
         ("BATCHER_SCHEMES", True, "BATCHER_SCHEMES must be a list of names, not True"),
         ("BATCHER_FAILURES", True, "BATCHER_FAILURES must be a path, not True"),
+        ("BATCHER_METRICS_SECONDS", 0, "BATCHER_METRICS_SECONDS must be a number of seconds above 0, not 0"),
         ("BATCHER_SHARD_BY", "domain", "BATCHER_SHARD_BY must be one of host, url, not 'domain'"),
         ("BATCHER_SHARD_BY", ["url"], "BATCHER_SHARD_BY must be one of host, url, not ['url']"),
         ("BATCHER_CHECKPOINT_TARGETS", 0, "BATCHER_CHECKPOINT_TARGETS must be at least 1, not 0"),
@@ -179,6 +216,9 @@ def test_meanings(name, value, attribute, meaning):
         ("BATCHER_RETRY_SECONDS", -1, "BATCHER_RETRY_SECONDS must be a number of seconds, not -1"),
         ("BATCHER_RETRY_MAX", 0, "BATCHER_RETRY_MAX must be a number of seconds above 0, not 0"),
         ("BATCHER_DEADLINE", "1h", "BATCHER_DEADLINE must be a number of seconds, not '1h'"),
+        ("BATCHER_PROGRESS", "bars", "BATCHER_PROGRESS must be one of auto, bar, lines, none, not 'bars'"),
+        ("BATCHER_PROGRESS", False, "BATCHER_PROGRESS must be one of auto, bar, lines, none, not False"),
+        ("LOGSTATS_INTERVAL", "often", "LOGSTATS_INTERVAL must be a number of seconds, not 'often'"),
         ("BATCHER_FIELD", "status", "there is no setting BATCHER_FIELD; did you mean BATCHER_FIELDS?"),
         ("BATCHER_QQQQQQQQQQQQ", 1, "there is no setting BATCHER_QQQQQQQQQQQQ; the settings are BATCHER_ENABLED, "),
     ],
@@ -316,6 +356,30 @@ def test_limits_of_ones_own_come_on_top_of_scrapys():
         "x": Limit(burst=2),
     }
     assert limits(BATCHER_LIMITS={"*": 5, "host:*": 1}) == {"*": Limit(5), "host:*": Limit(1, jitter=0.5)}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(
+            "localhost",
+            ":9410",
+            "::1:9410",
+            "[::1]",
+            "http://localhost:9410",
+            "localhost:http",
+            "65536",
+            "1:2:3",
+            "-1",
+            "\N{SNOWMAN}.example:1",
+        ),
+        *("metrics.txt", ".prom", "a b:1", True, 9410.0, -1, b"9410", ["9410"]),
+    ],
+)
+def test_places_where_there_can_be_no_metrics(value):
+    complaint = f"or the path of a file that ends in .prom, not {value!r}"
+    with pytest.raises(ConfigError, match=f"^BATCHER_METRICS must be a port, .*{re.escape(complaint)}$"):
+        config(BATCHER_METRICS=value)
 
 
 def test_the_config_cannot_be_changed():

@@ -9,6 +9,7 @@ import itertools
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable
 from ipaddress import ip_address
 from threading import Event
@@ -25,7 +26,8 @@ from scrapy.exceptions import (
     StopDownload,
     UnsupportedURLSchemeError,
 )
-from scrapy.http import HtmlResponse
+from scrapy.http import HtmlResponse, Response
+from scrapy.utils.defer import deferred_from_coro
 from twisted.internet.defer import CancelledError, DeferredList, gatherResults
 
 from tests.crawling import until
@@ -552,6 +554,27 @@ async def test_many_connections_that_were_closed_meanwhile(wire: MakeWire, clien
 
 
 @ensureDeferred
+async def test_a_long_turn(wire: MakeWire, client: MakeClient) -> None:
+    """Where the loop was busy for a while, a request leaves at once, not when all of this turn is done."""
+    server, curl = wire(always(page())), client()
+    await curl.get(server.url())
+    seen = []
+
+    async def work_on_a_page() -> Response:
+        time.sleep(0.05)
+        return await curl.handler.download_request(Request(server.url()))
+
+    async def look() -> None:
+        end = time.monotonic() + 10
+        while len(server.requests) < 2 and time.monotonic() < end:
+            time.sleep(0.001)
+        seen.append(len(server.requests))
+
+    await gatherResults([deferred_from_coro(work_on_a_page()), deferred_from_coro(look())])
+    assert seen == [2]
+
+
+@ensureDeferred
 async def test_refused(wire: MakeWire, client: MakeClient) -> None:
     """Nobody listens there."""
     server, curl = wire(OK), client()
@@ -668,8 +691,9 @@ async def test_signals(wire: MakeWire, client: MakeClient) -> None:
 @pytest.mark.parametrize("fail", [True, False])
 @pytest.mark.parametrize("signal", [signals.headers_received, signals.bytes_received])
 @ensureDeferred
-async def test_stopped(wire: MakeWire, client: MakeClient, signal: object, fail: bool) -> None:
-    """`StopDownload` ends a download with what there is of it, and closes its connection."""
+async def test_stopped(wire: MakeWire, client: MakeClient, signal: object, fail: bool, caplog) -> None:
+    """`StopDownload` ends a download with what there is of it, and closes its connection; the log says who it was."""
+    caplog.set_level(logging.DEBUG)
 
     def script(line: Line) -> None:
         line.receive()
@@ -690,6 +714,7 @@ async def test_stopped(wire: MakeWire, client: MakeClient, signal: object, fail:
     assert (response.status, response.headers["X-A"], response.flags) == (200, b"1", ["download_stopped"])
     assert response.body == (b"" if signal is signals.headers_received else b"abc")
     assert response.ip_address == ip_address("127.0.0.1")
+    assert f"Download stopped for <GET {server.url()}> from signal handler {stop.__qualname__}" in caplog.messages
     await until(lambda: server.open == 0)
 
 
@@ -704,6 +729,26 @@ async def test_a_receiver_that_breaks(wire: MakeWire, client: MakeClient, caplog
     curl.crawler.signals.connect(broken, signals.headers_received)
     assert (await curl.get(server.url())).body == b"ok"
     assert "no good" in caplog.text
+
+
+@pytest.mark.parametrize("signal", [signals.headers_received, signals.bytes_received])
+@ensureDeferred
+async def test_a_receiver_that_raises_what_is_no_exception(wire: MakeWire, client: MakeClient, signal: object) -> None:
+    """It ends its own download, and libcurl goes on with all others."""
+    server, curl = wire(OK), client()
+
+    class End(BaseException):
+        pass
+
+    def end() -> None:
+        raise End
+
+    assert (await curl.get(server.url())).body == b"ok"
+    curl.crawler.signals.connect(end, signal)
+    with pytest.raises(End):
+        await curl.get(server.url())
+    curl.crawler.signals.disconnect(end, signal)
+    assert (await curl.get(server.url())).body == b"ok"
 
 
 # Connections

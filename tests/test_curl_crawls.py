@@ -83,6 +83,17 @@ def test_a_pycurl_that_cannot_be_used(project: Project, server: MockServer, text
     assert len(project.items()) == 1
 
 
+def test_a_system_whose_selectors_are_no_files(project: Project, server: MockServer) -> None:
+    """As Windows: one sentence, and Scrapy's own handler downloads."""
+    with (project.path / "project_settings.py").open("a") as settings:
+        settings.write("\nimport selectors\nselectors.DefaultSelector = selectors.SelectSelector\n")
+    project.write("urls.txt", server.url("page/1"))
+    run = project.scrapy("crawl", "batch", "-a", "urls=urls.txt", "-O", "items.jsonl")
+    assert run.status == 0, run.log
+    assert "libcurl's sockets cannot be watched on this system" in run.log
+    assert len(project.items()) == 1
+
+
 def test_not_chosen_when_off() -> None:
     """With ``BATCHER_ENABLED`` off everything is as Scrapy has it."""
     assert handlers(BATCHER_ENABLED=False) == {}

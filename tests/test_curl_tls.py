@@ -203,6 +203,20 @@ async def test_tls_is_told_of(wire: MakeWire, client: MakeClient, tls, caplog) -
     assert "SSL connection using TLSv1.3" in caplog.text
 
 
+@ensureDeferred
+async def test_keys_that_cannot_be_written(
+    wire: MakeWire, client: MakeClient, tls, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog
+) -> None:
+    """A ``SSLKEYLOGFILE`` that cannot be written is told of; the page is downloaded."""
+    monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path / "keys"))
+    await client().get(wire(OK, tls=tls).url())
+    assert caplog.messages == []
+    monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path / "missing" / "keys"))
+    assert (await client().get(wire(OK, tls=tls).url())).status == 200
+    assert [message for message in caplog.messages if "Cannot write TLS session keys" in message] == caplog.messages
+    assert str(tmp_path / "missing" / "keys") in caplog.text
+
+
 # HTTP/2
 
 

@@ -116,7 +116,7 @@ def test_a_document_tree(project: Project, documents: Path, site: str) -> None:
         settings={
             "CONCURRENT_REQUESTS": 32,
             "CONCURRENT_REQUESTS_PER_DOMAIN": 16,
-            "BATCHER_FIELDS": "encoding",
+            "BATCHER_FIELDS": "url,length,content,base64,encoding",
             "METAREFRESH_ENABLED": False,
             "LOG_LEVEL": "INFO",
         },

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import csv
+import hashlib
 import io
 import json
 from datetime import datetime, timedelta
@@ -14,15 +15,18 @@ from scrapy import Request
 from scrapy.exporters import CsvItemExporter, JsonLinesItemExporter
 from scrapy.http import HtmlResponse, Response, TextResponse
 
-from scrapy_batcher.config import OPTIONAL_FIELDS
-from scrapy_batcher.item import BatchItem, make_item
+from scrapy_batcher.config import FIELDS, Config
+from scrapy_batcher.item import BatchItem, Body, make_item
 from scrapy_batcher.rows import Target
 
 URL = "http://user:secret@host/page"
 
 
-def item_of(response=None, fields=(), columns=True, **row):
-    return make_item(Target(1, 1, URL, row), response or TextResponse(URL, body=b"text"), fields, columns)
+BASE = Config.fields
+
+
+def item_of(response=None, fields=BASE, columns=True, body=None, **row):
+    return make_item(Target(1, 1, URL, row), response or TextResponse(URL, body=b"text"), fields, columns, body)
 
 
 def exported(exporter, *items) -> str:
@@ -55,7 +59,7 @@ def test_content(response, content, is_base64):
     item = item_of(response)
     assert (item.url, item.length) == (URL, len(response.body))
     assert (item.content, item.base64) == (content, is_base64)
-    assert type(item) is BatchItem
+    assert isinstance(item, BatchItem)
 
 
 def test_fields():
@@ -63,11 +67,17 @@ def test_fields():
     headers = {"Content-Type": "text/html; charset=utf-8", "Set-Cookie": ["a=1", "b=2"]}
     response = HtmlResponse("http://u:secret@host/end", status=201, headers=headers)
     response.request = Request(URL, meta={"download_latency": 0.5})
-    item = item_of(response, OPTIONAL_FIELDS)
+    item = item_of(response, FIELDS[::-1], body=Body("a/b.html", "ab12"))
     fields = ItemAdapter(item).asdict()
-    assert list(fields) == ["url", "length", "content", "base64", *OPTIONAL_FIELDS]
+    assert list(fields) == [*FIELDS[::-1]]
     assert datetime.fromisoformat(fields.pop("fetched_at")).utcoffset() == timedelta(0)
-    assert {name: fields[name] for name in OPTIONAL_FIELDS if name in fields} == {
+    assert fields == {
+        "url": URL,
+        "length": 0,
+        "content": "",
+        "base64": False,
+        "sha256": "ab12",
+        "path": "a/b.html",
         "status": 201,
         "headers": {"Content-Type": ["text/html; charset=utf-8"], "Set-Cookie": ["a=1", "b=2"]},
         "final_url": "http://u:***@host/end",
@@ -75,6 +85,22 @@ def test_fields():
         "encoding": "utf-8",
         "elapsed": 0.5,
     }
+
+
+@pytest.mark.parametrize("fields", [("length",), ("base64", "url"), ("content", "status"), ("sha256",)])
+def test_only_the_chosen_fields(fields):
+    """What is not chosen is not there; its name is free for a column."""
+    item = item_of(fields=fields, headers="a column", content="another")
+    columns = ["headers", "row_content" if "content" in fields else "content"]
+    assert list(ItemAdapter(item)) == list(ItemAdapter(item).field_names()) == [*fields, *columns]
+    assert not hasattr(item, "encoding")
+
+
+def test_the_sum_of_a_body_without_a_file():
+    """sha256 is that of the body, also when it is in no file; path has nothing to be then."""
+    assert item_of(fields=("sha256",)).sha256 == hashlib.sha256(b"text").hexdigest()
+    with pytest.raises(ValueError, match=r"await save_body\(response\) first"):
+        item_of(fields=("path",))
 
 
 def test_fields_of_a_response_that_lacks_them():
@@ -106,7 +132,7 @@ NAMES = {
 @pytest.mark.parametrize(("column", "field"), NAMES.items())
 def test_columns(column, field):
     """A column of any name becomes a field; one that collides with a field, or with Python, is prefixed."""
-    item = item_of(fields=("status",), **{column: "value"})
+    item = item_of(fields=(*BASE, "status"), **{column: "value"})
     assert ItemAdapter(item)[field] == "value"
     assert list(ItemAdapter(item)) == ["url", "length", "content", "base64", "status", field]
     assert (item.url, item.status) == (URL, 200)
@@ -129,7 +155,7 @@ def test_columns_can_be_left_out():
 def test_scrapy_s_exporters_write_it():
     """Scrapy's JSON-lines and CSV feeds have every field, whatever its name."""
     columns = {"a name": 'x, "y"\n', "n": [1, {"m": None}], "url": "given"}
-    item = item_of(fields=("status",), **columns)
+    item = item_of(fields=(*BASE, "status"), **columns)
     (line,) = exported(JsonLinesItemExporter, item).splitlines()
     assert json.loads(line) == ItemAdapter(item).asdict()
     (row,) = csv.DictReader(io.StringIO(exported(CsvItemExporter, item), newline=""))
@@ -146,8 +172,9 @@ def test_items_of_rows_with_other_columns_have_their_own():
 
 def test_repr_shows_neither_content_nor_password():
     """What Scrapy logs of an item is its URL without the password, and its size."""
-    item = item_of(fields=("final_url",), name="column value")
+    item = item_of(fields=(*BASE, "final_url"), name="column value")
     assert repr(item) == str(item) == "<BatchItem http://user:***@host/page 4 bytes>"
+    assert repr(item_of(fields=("content",))) == "<BatchItem>"
 
 
 def test_items_are_equal_by_all_their_fields():
@@ -155,4 +182,4 @@ def test_items_are_equal_by_all_their_fields():
     assert item_of(name="x") == item_of(name="x")
     assert item_of(name="x") != item_of(name="y")
     assert item_of(name="x") != item_of()
-    assert BatchItem(URL, 4, "text") == item_of()
+    assert item_of() != item_of(fields=("url",))

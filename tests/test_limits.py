@@ -772,3 +772,25 @@ def test_what_is_learned_of_hosts_has_a_bound(desk):
                 d.limits.rest(f"host:{number}", 3600)
         assert 10_000 < len(d.limits.statistics()) < 20_010
         assert d.limits.wait(("host:29999",)) == (0 if adapt else 3600)
+
+
+def test_hosts_that_are_active_and_that_rest(desk: Callable[..., Desk]) -> None:
+    """A host with something under way is active; one that was told to rest, and has nothing, rests until that is over.
+    One that waits for its delay does neither, and what is no host is not counted."""
+    d = desk({"host:*": Limit(delay=10, jitter=0), "name": Limit()})
+    hosts = d.limits.hosts
+    assert hosts(d.clock.seconds()) == (0, 0)
+    for holder, keys in (("a1", (A,)), ("b1", (B, "name")), ("c1", (C,))):
+        d.ask(holder, *keys)
+    assert hosts(d.clock.seconds()) == (3, 0)
+    d.limits.release("a1")
+    assert hosts(d.clock.seconds()) == (2, 0)
+    d.limits.rest(B, 60)
+    d.limits.rest(C, 60)
+    assert hosts(d.clock.seconds()) == (2, 0)
+    d.limits.release("b1")
+    assert hosts(d.clock.seconds()) == (1, 1)
+    d.limits.release("c1")
+    assert hosts(d.clock.seconds()) == (0, 2)
+    d.clock.advance(60)
+    assert hosts(d.clock.seconds()) == (0, 0)

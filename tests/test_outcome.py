@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import re
 import ssl
+from collections import Counter
 
 import pytest
 from OpenSSL import SSL
@@ -36,9 +38,10 @@ from twisted.python.failure import Failure
 from twisted.web._newclient import ParseError, RequestTransmissionFailed, ResponseFailed, ResponseNeverReceived
 from twisted.web.error import SchemeNotSupported
 
-from scrapy_batcher.outcome import Outcome, attempts_of, error_text, outcome_of
+from scrapy_batcher.outcome import FETCHED, NAMES, Outcome, attempts_of, error_text, outcome_of
 from scrapy_batcher.redact import one_line, redact
 from scrapy_batcher.rows import Target
+from tests.conftest import ROOT
 
 URL = "http://host/page"
 
@@ -290,3 +293,10 @@ def test_redact_takes_linear_time(piece, before, behind):
     """No text of a megabyte, whatever it repeats, takes long: quadratic time would take hours."""
     redact(before + piece * (1_000_000 // len(piece)) + behind)
     assert len(one_line(before + piece * 1000 + behind, 50)) <= 50
+
+
+def test_names() -> None:
+    """Every outcome that the code gives has its name in the list, and the list has no other."""
+    code = "".join(path.read_text() for path in (ROOT / "scrapy_batcher").glob("*.py"))
+    names = Counter(re.findall(r'"((?:failed|skipped)/[a-z-]+)"', code))
+    assert {name for name, times in names.items() if times > 1} == {*names} == {*NAMES} - {FETCHED}

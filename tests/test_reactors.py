@@ -25,6 +25,9 @@ FILES = (
     "test_named_limits.py",
     "test_queue.py",
     "test_loop.py",
+    "test_metrics.py",
+    "test_bodies.py",
+    "test_warc.py",
 )
 
 

@@ -6,7 +6,7 @@ import inspect
 import re
 
 from scrapy_batcher import BatchSpider, Totals
-from scrapy_batcher.config import OPTIONAL_FIELDS, Config
+from scrapy_batcher.config import FIELDS, Config
 from tests.conftest import ROOT, Project
 from tests.mockserver import MockServer
 
@@ -14,7 +14,17 @@ README = (ROOT / "README.md").read_text()
 
 
 # What is in the configuration of Scrapy's own settings.
-_SCRAPYS = {"jobdir", "concurrency", "timeout", "obeys_robots", "robots_user_agent", "autothrottle", "url_length"}
+_SCRAPYS = {
+    "jobdir",
+    "concurrency",
+    "timeout",
+    "obeys_robots",
+    "robots_user_agent",
+    "autothrottle",
+    "log_seconds",
+    "logs_to_file",
+    "url_length",
+}
 
 
 def blocks(language: str) -> list[str]:
@@ -29,7 +39,7 @@ def test_settings() -> None:
     assert defaults.keys() | _SCRAPYS == vars(config).keys()
     for name, value in defaults.items():
         assert getattr(config, name) == (type(getattr(config, name))(value) if isinstance(value, list) else value)
-    for field in OPTIONAL_FIELDS:
+    for field in FIELDS:
         assert f"`{field}`" in README
 
 

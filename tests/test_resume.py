@@ -372,7 +372,7 @@ async def test_columns_that_come_later(server: MockServer, work: Work, caplog) -
     feeds = {"items.csv": {"format": "csv"}}
     await work.run(Stops, settings=work.settings(feeds, CONCURRENT_REQUESTS=1), pages=1)
     caplog.set_level(logging.WARNING)
-    await work.run(settings=work.settings(feeds, BATCHER_FIELDS="status"))
+    await work.run(settings=work.settings(feeds, BATCHER_FIELDS="url,length,content,base64,status"))
     assert [row[:2] for row in rows(work.folder / "items.csv")] == [
         ["url", "length"],
         [server.url("page/1"), "65"],

@@ -236,7 +236,7 @@ class Answers:
 @ensureDeferred
 async def test_asked_for_the_response_headers(server: MockServer, write) -> None:
     """Response headers and status can be chosen as item fields."""
-    crawler = make_crawler(BatchSpider, BATCHER_FIELDS=["status", "headers"])
+    crawler = make_crawler(BatchSpider, BATCHER_FIELDS=["url", "status", "headers"])
     items: list[dict] = []
 
     def item_scraped(item) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pytest_twisted import ensureDeferred
 from scrapy import Request
@@ -15,6 +16,7 @@ from scrapy.downloadermiddlewares.redirect import MetaRefreshMiddleware
 from scrapy.downloadermiddlewares.stats import DownloaderStats
 from scrapy.downloadermiddlewares.useragent import UserAgentMiddleware
 from scrapy.http import HtmlResponse, Response, TextResponse
+from scrapy.http.cookies import CookieJar
 from scrapy.statscollectors import MemoryStatsCollector
 
 from scrapy_batcher import BatchSpider
@@ -39,7 +41,18 @@ urls = st.builds(
     "".join,
     st.tuples(
         st.sampled_from(["http://", "https://", "HTTP://"]),
-        st.sampled_from(["h", "h.example", "H.example:81", "127.0.0.1:8080", "[::1]:80", "user@h", "bücher.example"]),
+        st.sampled_from(
+            [
+                "h",
+                "h.example",
+                "H.example:81",
+                "127.0.0.1:8080",
+                "[::1]:80",
+                "user@h",
+                "bücher.example",
+                f"{'ü' * 64}.example",
+            ]
+        ),
         st.sampled_from(["", "/", "//", "/a//b", "/a;b=1", "//a", "/é b", "/%7e"]),
         st.sampled_from(["", "?", "?a=b", "?a=b;c?d"]),
         st.sampled_from(["", "#", "#f"]),
@@ -51,6 +64,7 @@ headers = st.dictionaries(
 )
 
 
+@settings(deadline=None, max_examples=50)
 @given(
     urls,
     st.sampled_from(["GET", "HEAD", "POST", "put", "GÉT"]),
@@ -64,6 +78,7 @@ def test_requests_are_counted(url: str, method: str, fields: dict[str, Any], bod
     assert ours.stats.get_stats() == scrapys.stats.get_stats()
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.sampled_from([200, 204, 299, 404, 999]), headers, st.binary(max_size=9))
 def test_responses_are_counted(status: int, fields: dict[str, Any], body: bytes) -> None:
     ours, scrapys = pair(DownloaderStats)
@@ -74,17 +89,17 @@ def test_responses_are_counted(status: int, fields: dict[str, Any], body: bytes)
     assert ours.stats.get_stats() == scrapys.stats.get_stats()
 
 
-@pytest.mark.parametrize("settings", [{}, {"HTTPAUTH_USER": "u", "HTTPAUTH_DOMAIN": "h.example"}])
+@pytest.mark.parametrize("project", [{}, {"HTTPAUTH_USER": "u", "HTTPAUTH_DOMAIN": "h.example"}])
 @pytest.mark.parametrize("url", ["http://h.example/", "http://other.example/"])
 @pytest.mark.parametrize("meta", [{}, {"http_user": "m"}, {"http_pass": "p", "http_auth_domain": "h.example"}])
 @pytest.mark.parametrize("sent", [{}, {"authorization": "by hand"}])
-def test_authorization(settings: dict[str, str], url: str, meta: dict[str, str], sent: dict[str, str]) -> None:
-    ours, scrapys = pair(HttpAuthMiddleware, **settings)
+def test_authorization(project: dict[str, str], url: str, meta: dict[str, str], sent: dict[str, str]) -> None:
+    ours, scrapys = pair(HttpAuthMiddleware, **project)
     requests = [Request(url, meta=dict(meta), headers=sent) for _ in range(2)]
     assert shortcut(ours.process_request)(request=requests[0]) is scrapys.process_request(requests[1]) is None
     assert requests[0].headers == requests[1].headers
     assert ("Authorization" in requests[0].headers) == bool(
-        sent or ((settings or meta) and "http://h." in url) or meta.get("http_user")
+        sent or ((project or meta) and "http://h." in url) or meta.get("http_user")
     )
 
 
@@ -100,6 +115,7 @@ steps = st.tuples(
 )
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.lists(steps, max_size=6))
 def test_cookies(walk: list[tuple[str, dict[str, Any], Any, dict[str, str], dict[str, Any]]]) -> None:
     """Whatever came before, the same cookies are sent."""
@@ -114,6 +130,18 @@ def test_cookies(walk: list[tuple[str, dict[str, Any], Any, dict[str, str], dict
     assert [(key, [*map(str, jar)]) for key, jar in ours.jars.items()] == [
         (key, [*map(str, jar)]) for key, jar in scrapys.jars.items()
     ]
+
+
+def test_a_jar_of_a_projects_own_is_asked() -> None:
+    class Jar(CookieJar):
+        def add_cookie_header(self, request: Request) -> None:
+            request.headers["Cookie"] = "from=file"
+
+    ours, _ = pair(CookiesMiddleware)
+    ours.jars = defaultdict(Jar)
+    request = Request("http://h/")
+    shortcut(ours.process_request)(request=request)
+    assert request.headers["Cookie"] == b"from=file"
 
 
 REFRESH = '<meta http-equiv="{}" content="0; url=/next">'
@@ -140,6 +168,29 @@ def test_refreshes(name: str, before: str, encoding: str, status: int) -> None:
         assert results[0].url == results[1].url
     picture = Response("http://h/", body=body)
     assert shortcut(ours.process_response)(request=Request("http://h/"), response=picture) is picture
+
+
+@pytest.mark.parametrize("name", ["ref<!-- -->resh", "RE<!---->fresh", "ref&unknown;resh", "&#x72;efresh"])
+def test_what_may_be_a_refresh_is_left_to_scrapy(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is for w3lib to say, of which versions before 2.5 take such a name for one."""
+    monkeypatch.setattr(
+        "scrapy.downloadermiddlewares.redirect.get_meta_refresh", lambda *_, **__: (0.0, "http://h/next")
+    )
+    ours, _ = pair(MetaRefreshMiddleware)
+    response = HtmlResponse("http://h/", body=REFRESH.format(name).encode())
+    result = shortcut(ours.process_response)(request=Request("http://h/"), response=response)
+    assert result.url == "http://h/next"
+
+
+def test_a_text_that_is_no_page_is_not_decoded() -> None:
+    class Large(TextResponse):
+        @property
+        def text(self) -> str:
+            raise AssertionError("nobody needs it")
+
+    ours, _ = pair(MetaRefreshMiddleware)
+    response = Large("http://h/")
+    assert shortcut(ours.process_response)(request=Request("http://h/"), response=response) is response
 
 
 @pytest.mark.parametrize("cls", CLASSES)

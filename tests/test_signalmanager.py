@@ -114,6 +114,18 @@ def test_who_is_told(manager) -> None:
     assert told == ["this", "this", "any signal", "this", "any signal", "any sender"]
 
 
+def test_who_is_gone_meanwhile_is_not_told(manager) -> None:
+    """A handler may let go of the object whose method comes next."""
+    others = [Handlers()]
+
+    def first(request):
+        others.clear()
+
+    manager.connect(first, SIGNAL)
+    manager.connect(others[0].some, SIGNAL)
+    assert manager.send_catch_log(SIGNAL, request="r") == [(first, None)]
+
+
 def test_errors(manager, caplog) -> None:
     """What a handler raises is in the log, unless it is meant to be raised, and among the results; the next is told."""
 

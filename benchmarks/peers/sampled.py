@@ -26,16 +26,19 @@ ROOMS = {
         "scrapy/core/downloader/handlers/ twisted/web/ twisted/internet/tcp twisted/internet/abstract "
         "curl curl_options transfer multi addresses"
     ),
-    "limits": "semaphore limits limiter limiters rules hosts queue",
+    "limits": "semaphore limits limiter limiters limit_settings rules hosts rest adaptive url queue",
     "turns": "turns ring bell",
     "ledger": "ledger lanes database books checkpoints",
     "list": "reader rows sources lines separated shard",
     "feed": "scrapy/extensions/feedexport scrapy/exporters feeds output",
-    "downloader middlewares": "scrapy/downloadermiddlewares/ scrapy/core/downloader/middleware postpone",
+    "downloader middlewares": (
+        "scrapy/downloadermiddlewares/ scrapy/core/downloader/middleware postpone middlewares shortcuts"
+    ),
     "downloader": "scrapy/core/downloader/ downloader",
-    "scraper": "scrapy/core/scraper scrapy/core/spidermw scrapy/spidermiddlewares/ scrapy/pipelines/",
+    "scraper": "scrapy/core/scraper scrapy/core/spidermw scrapy/spidermiddlewares/ scrapy/pipelines/ scraper",
     "engine, scheduler": "scrapy/core/ scrapy/pqueues engine scheduler",
-    "workers": "twisted/internet/task cooperator visits visit",
+    "workers": "twisted/internet/task cooperator visits visit outcome",
+    "stats, log": "scrapy/statscollectors scrapy/logformatter scrapy/utils/log stats logformatter",
     "signals": "scrapy/signalmanager scrapy/utils/signal pydispatch/ signalmanager",
     "requests, responses, items": "scrapy/http/ scrapy/responsetypes item spider",
     "tasks, Deferreds, event loop": "asyncio/ twisted/internet/ scrapy/utils/defer scrapy/utils/asyncio",

@@ -15,8 +15,8 @@ SITE_PORT = 8765
 CONCURRENT_REQUESTS = 8
 CONCURRENT_REQUESTS_PER_DOMAIN = 4
 
-# What else an item of the spider "batch" may hold.
-# BATCHER_FIELDS = ["status", "headers", "final_url", "content_type", "encoding", "fetched_at", "elapsed"]
+# What an item of the spider "batch" has of its page; without this: url, length, content, base64.
+# BATCHER_FIELDS = ["url", "status", "headers", "final_url", "content_type", "encoding", "fetched_at", "elapsed"]
 
 FEED_EXPORT_ENCODING = "utf-8"
 LOG_LEVEL = "INFO"

@@ -32,7 +32,7 @@ from scrapy_batcher.ledger import Ledger, Owner, Settlement
 from scrapy_batcher.limiter import Limit
 from scrapy_batcher.limiters import HOST, TOTAL
 from scrapy_batcher.limits import Limits
-from scrapy_batcher.outcome import FETCHED, Outcome
+from scrapy_batcher.outcome import FETCHED, Answer, Outcome
 from scrapy_batcher.rules import Rules
 from scrapy_batcher.turns import Turns
 
@@ -91,7 +91,10 @@ def settle_half(ledger: Ledger, count: int) -> dict[str, float]:
             RULES.limits.cancel(claim)
             claims.append(claim)
         cpu += time.process_time() - began
-        ledger.settle([Settlement(claim.target.id, Outcome(FETCHED, 200), 1) for claim in claims], {})
+        ledger.settle(
+            [Settlement(claim.target.id, Outcome(FETCHED, 200), 1, time.time(), Answer(1000, 0.1)) for claim in claims],
+            {},
+        )
         ledger.sync()
     turns.close()
     return {"claim": cpu / (count // 2), "longest claim": longest}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from logging import LoggerAdapter
@@ -18,7 +19,7 @@ from scrapy_batcher.lanes import Claim, LaneState
 from scrapy_batcher.ledger import PENDING, Ledger, Postponement, Settlement
 from scrapy_batcher.limiters import Keys, UnknownLimitError
 from scrapy_batcher.lines import Mark
-from scrapy_batcher.outcome import FETCHED, Outcome, error_text, refusal
+from scrapy_batcher.outcome import FETCHED, NO_ANSWER, Answer, Outcome, error_text, is_among, refusal
 from scrapy_batcher.output import Lines, Output
 from scrapy_batcher.progress import Counts, Totals, summary
 from scrapy_batcher.rows import Target
@@ -163,14 +164,14 @@ class Books:
         attempts: int,
         *,
         lines: Lines | None = None,
-        size: int = 0,
+        answer: Answer = NO_ANSWER,
         told: bool = False,
     ) -> None:
         """Put down what became of the target of *claim*.
 
         :param attempts: how often it was tried, before this claim too
         :param lines: what its items became in the feeds
-        :param size: bytes in the body of its last response
+        :param answer: its last response
         :param told: whether it is in the log already
         :raises Exception: when something cannot be written, then and ever after
         """
@@ -180,10 +181,10 @@ class Books:
         # The lines last of what can fail: they must not be there without their settlement.
         self._record(target, outcome, attempts)
         self.append(lines or [])
-        self.checkpoints.add(Settlement(target.id, outcome, attempts - claim.retries))
+        self.checkpoints.add(Settlement(target.id, outcome, attempts - claim.retries, time.time(), answer))
         self._count(outcome.name, 1)
         if outcome.name == FETCHED:
-            self.bytes += size
+            self.bytes += answer.bytes
         elif not told:
             self._log.warning(outcome.describe(target, attempts))
 
@@ -217,7 +218,7 @@ class Books:
         wanted = tuple(outcomes)
         taken = 0
         for name in sorted(self.counts.outcomes):
-            if any(name == prefix or name.startswith(f"{prefix}/") for prefix in wanted):
+            if is_among(name, wanted):
                 last = 0
                 while ids := self._ledger.take_up(name, last, _SLICE):
                     last = ids[-1]
@@ -240,7 +241,7 @@ class Books:
         """Make the failures file what the ledger says, a slice at a step. To be called right after a checkpoint."""
         if self._failures:
             self._failures.clear()
-            for failures in self._ledger.failures(_SLICE):
+            for failures in self._ledger.records.failures(_SLICE):
                 for failure in failures:
                     self._failures.write(*failure)
                 yield
@@ -294,5 +295,5 @@ class Books:
         if self._output:
             await self._output.close_own()
         if not self.error:
-            self._ledger.end_run()
+            self._ledger.history.end_run()
         self._files.close()

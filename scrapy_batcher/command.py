@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
+import io
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing, nullcontext
+from itertools import chain, islice
+from pathlib import Path
 from typing import Any, ClassVar
 
 from scrapy.commands import ScrapyCommand
 from scrapy.exceptions import UsageError
 
 from scrapy_batcher.database import LedgerError
+from scrapy_batcher.export import FORMATS, export, failures
+from scrapy_batcher.jobdir import JobDirError, is_part_of
+from scrapy_batcher.page import page
+from scrapy_batcher.report import Report
 from scrapy_batcher.status import status
 
 
@@ -29,21 +39,82 @@ class BatcherCommand(ScrapyCommand):
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         super().add_options(parser)
         commands = parser.add_subparsers(title="Commands", prog="scrapy batcher", metavar="COMMAND", required=True)
-        about = "what became of the targets of each job so far, and of all together; also while they run"
-        command = commands.add_parser("status", help=about, description=about)
-        command.add_argument("jobdirs", nargs="+", metavar="JOBDIR", help="the job directory of a batch")
-        command.set_defaults(lines=lambda opts: status(opts.jobdirs))
+
+        def add(name: str, about: str, lines: Callable[[argparse.Namespace], Iterator[str]]) -> argparse.ArgumentParser:
+            command = commands.add_parser(name, help=about, description=about)
+            command.add_argument("jobdirs", nargs="+", metavar="JOBDIR", help="the job directory of a batch")
+            command.set_defaults(lines=lines, file=None)
+            return command
+
+        def add_file(command: argparse.ArgumentParser) -> None:
+            # Not as -o, -O and --output of scrapy crawl, which have another meaning, and a name of their own here.
+            command.add_argument("-o", dest="file", metavar="FILE", help="where to write it (default: stdout)")
+
+        add("status", "how far jobs are, each and all together; also while they run", lambda opts: status(opts.jobdirs))
+        command = add(
+            "failures",
+            "the targets that were not fetched, as lines of a failures file, which is itself a list",
+            lambda opts: failures(opts.jobdirs, opts.outcome),
+        )
+        command.add_argument(
+            "--outcome",
+            type=_outcomes,
+            default=("failed", "skipped"),
+            metavar="OUTCOMES",
+            help="only those that ended so: failed, or single ones, failed/timeout,failed/dns",
+        )
+        add_file(command)
+        command = add("export", "every target, and what became of it", lambda opts: export(opts.jobdirs, opts.format))
+        command.add_argument("--format", choices=FORMATS, default=FORMATS[0], help="(default: %(default)s)")
+        add_file(command)
+        command = add("report", "a page in HTML that shows how it went", lambda opts: page(Report.of(opts.jobdirs)))
+        add_file(command)
 
     def run(self, args: list[str], opts: argparse.Namespace) -> None:
         """Write the lines of the command that *opts* has.
 
-        :raises UsageError: when they cannot be had, with a sentence
+        :raises UsageError: when they cannot be had, or written, with a sentence
         """
         if args:
             raise UsageError(f"there is no option {args[0]}: see scrapy batcher -h")
-        lines: Iterable[str] = opts.lines(opts)
+        if opts.file and any(is_part_of(Path(opts.file), Path(jobdir)) for jobdir in opts.jobdirs):
+            raise UsageError(f"{opts.file} is what the job keeps there: name another file")
         try:
-            answer = "\n".join(lines)
-        except LedgerError as e:
+            with closing(opts.lines(opts)) as lines:
+                _write(lines, opts.file)
+        except (LedgerError, JobDirError) as e:
             raise UsageError(str(e)) from e
-        print(answer)  # noqa: T201 - it is what was asked for
+
+
+def _write(lines: Iterator[str], path: str | None) -> None:
+    """Write *lines* into the file at *path*, or to stdout.
+
+    :raises UsageError: when that cannot be
+    """
+    first = list(islice(lines, 1))  # before a file is made: when nothing can be had of a job it stays as it is
+    try:
+        with Path(path).open("w", encoding="utf-8", newline="\n") if path else nullcontext(_stdout()) as file:
+            file.writelines(f"{line}\n" for line in chain(first, lines))
+            file.flush()
+    except OSError as e:
+        if not path:
+            # Python flushes it once more when it ends, and would complain.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            if isinstance(e, BrokenPipeError):  # whoever reads has enough
+                return
+        raise UsageError(f"{path or 'stdout'} cannot be written: {e.strerror}") from e
+
+
+def _stdout() -> io.TextIOWrapper:
+    assert isinstance(sys.stdout, io.TextIOWrapper), "it is a command's own"
+    sys.stdout.reconfigure(encoding="utf-8", newline="\n")
+    return sys.stdout
+
+
+def _outcomes(text: str) -> tuple[str, ...]:
+    """The outcomes that *text* names, with commas between."""
+    names = tuple(name.strip() for name in text.split(","))
+    for name in names:
+        if name.partition("/")[0] not in ("failed", "skipped"):
+            raise argparse.ArgumentTypeError(f"{name!r} is no outcome of what was not fetched, as failed/timeout is")
+    return names

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-_VERSION = 2
+_VERSION = 3
 _APPLICATION = 0x73626C67  # "sblg", by which SQLite's own header tells a ledger from other databases
 
 _SQLITE = (3, 35)  # which has RETURNING
@@ -37,13 +37,19 @@ _CREATE = (
     "CREATE INDEX target_state ON target (state)",
     "CREATE INDEX target_lane ON target (lane) WHERE state = 'pending'",
     "CREATE INDEX target_due ON target (due) WHERE state = 'waiting'",
-    # Targets that count for the same limits, mostly those of one host: how many are pending, and until when they rest.
+    # Targets that count for the same limits, mostly those of one host: how many are pending, or wait, and until when
+    # they rest; what became of the others; how many answers there were, and the seconds that those took together.
     """
     CREATE TABLE lane (
         id INTEGER PRIMARY KEY,
         hash INTEGER NOT NULL UNIQUE,
         keys TEXT NOT NULL,
         pending INTEGER NOT NULL,
+        waiting INTEGER NOT NULL DEFAULT 0,
+        fetched INTEGER NOT NULL DEFAULT 0,
+        failed INTEGER NOT NULL DEFAULT 0,
+        answers INTEGER NOT NULL DEFAULT 0,
+        seconds REAL NOT NULL DEFAULT 0,
         due REAL NOT NULL DEFAULT 0
     )
     """,
@@ -52,7 +58,8 @@ _CREATE = (
     "CREATE INDEX lane_due ON lane (due) WHERE due > 0",
     # Which target made a request first.
     "CREATE TABLE seen (fingerprint BLOB PRIMARY KEY, id INTEGER NOT NULL) WITHOUT ROWID",
-    # How far which list was read, and whether a run is on its way: one row.
+    # How far which list was read; whether a run is on its way, and how long the runs took; the seconds of a period. It
+    # has one row.
     """
     CREATE TABLE list (
         spider TEXT NOT NULL,
@@ -65,9 +72,27 @@ _CREATE = (
         length INTEGER NOT NULL DEFAULT 0,
         crc INTEGER NOT NULL DEFAULT 0,
         complete INTEGER NOT NULL DEFAULT 0,
-        running INTEGER NOT NULL DEFAULT 0
+        running INTEGER NOT NULL DEFAULT 0,
+        runs INTEGER NOT NULL DEFAULT 0,
+        begun REAL NOT NULL DEFAULT 0,
+        seconds REAL NOT NULL DEFAULT 0,
+        started REAL NOT NULL DEFAULT 0,
+        heard REAL NOT NULL DEFAULT 0,
+        period INTEGER NOT NULL DEFAULT 1
     )
     """,
+    # How many targets ended in an outcome in each period, and were taken up again; and how long the answers took.
+    """
+    CREATE TABLE period (
+        start INTEGER NOT NULL,
+        outcome TEXT NOT NULL,
+        settled INTEGER NOT NULL,
+        again INTEGER NOT NULL,
+        bytes INTEGER NOT NULL,
+        PRIMARY KEY (start, outcome)
+    ) WITHOUT ROWID
+    """,
+    "CREATE TABLE latency (bucket INTEGER PRIMARY KEY, answers INTEGER NOT NULL)",
     # The feeds this job has written, and how much of each stands for targets that are settled.
     """
     CREATE TABLE feed (
@@ -99,6 +124,7 @@ class Database:
     def __init__(self, path: Path | None, *, read_only: bool = False) -> None:
         self._path = path
         self._is_read_only = read_only
+        self._untouched: tuple[int, ...] | None = None  # how the file is that nobody writes, while it is read
         if sqlite3.sqlite_version_info < _SQLITE:
             raise LedgerError(f"the ledger needs SQLite 3.35 or newer: this Python has {sqlite3.sqlite_version}")
         with self._naming():
@@ -122,6 +148,11 @@ class Database:
         with self._naming():
             return self._connection.execute(statement, values).fetchall()
 
+    def each(self, statement: str) -> Iterator[Any]:
+        """The rows that *statement* gives, one by one: for many of them, and who changes nothing meanwhile."""
+        with self._naming():
+            yield from self._connection.execute(statement)
+
     def execute_each(self, statement: str, values: Iterable[Sequence[Any]]) -> list[list[Any]]:
         """The rows that *statement* gives, for each of *values*."""
         with self._naming():
@@ -142,6 +173,17 @@ class Database:
         with self._naming(), self._connection:
             self._connection.execute("BEGIN IMMEDIATE")
             yield
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """What is read inside is of one moment. SQLite's log grows meanwhile, so it must not take long."""
+        with self._naming():
+            self._connection.execute("BEGIN")
+        try:
+            yield
+        finally:
+            with self._naming():
+                self._connection.execute("ROLLBACK")
 
     @contextmanager
     def durable(self) -> Iterator[None]:
@@ -166,6 +208,14 @@ class Database:
             finally:
                 connection.close()
 
+    def check(self) -> None:
+        """See whether what was read, over some time, was all of one ledger.
+
+        :raises LedgerError: when somebody has begun to write it meanwhile
+        """
+        if self._path and self._untouched and (_log_of(self._path).exists() or self._untouched != _look_of(self._path)):
+            raise LedgerError(f"a batch has begun to write the ledger {self._path} while it was read: do it once more")
+
     def close(self) -> None:
         self._connection.close()
 
@@ -173,7 +223,9 @@ class Database:
         # The job's lock keeps other writers out; what a reader or `sync` lock, they lock for a moment.
         if path and self._is_read_only:
             # Where nobody writes there is no log, and SQLite would make one to read it.
-            mode = "mode=ro" if Path(f"{path}-wal").exists() else "immutable=1"
+            mode = "mode=ro"
+            if not _log_of(path).exists():
+                self._untouched, mode = _look_of(path), "immutable=1"
             return sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", timeout=10, isolation_level=None, uri=True)
         return sqlite3.connect(path or "", timeout=10, isolation_level=None)
 
@@ -223,6 +275,15 @@ class Database:
             is_damaged = type(e) is sqlite3.DatabaseError
             hint = "it was left as it is: restore it, or name another JOBDIR" if is_damaged else "is there room for it?"
             raise LedgerError(f"the ledger {name} cannot be used: {e}; {hint}") from e
+
+
+def _log_of(path: Path) -> Path:
+    return Path(f"{path}-wal")
+
+
+def _look_of(path: Path) -> tuple[int, ...]:
+    stat = path.stat()
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
 def _create(connection: sqlite3.Connection) -> None:

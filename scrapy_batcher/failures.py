@@ -46,18 +46,10 @@ class FailuresFile:
             self._file.truncate(0)
 
     def write(self, target: Target, outcome: Outcome, attempts: int) -> None:
-        """Add the line of *target*. Its keys are `rows.FAILURE_KEYS`; a password in a URL of its row is left out."""
-        line = {
-            "url": redact_url(target.url),
-            "row": _redacted(target.columns),
-            "line": target.line,
-            "outcome": outcome.name,
-            "status": outcome.status,
-            "error": outcome.error,
-            "attempts": attempts,
-        }
+        """Add the line of *target*."""
+        line = failure_line(target, outcome, attempts)
         with self._naming():
-            self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            self._file.write(line + "\n")
 
     def flush(self) -> None:
         with self._naming():
@@ -80,12 +72,26 @@ class FailuresFile:
             raise OSError(e.errno, e.strerror, self._path) from e
 
 
-def _redacted(value: Any) -> Any:
+def failure_line(target: Target, outcome: Outcome, attempts: int) -> str:
+    """The line of *target*. Its keys are `rows.FAILURE_KEYS`; a password in a URL of its row is left out."""
+    line = {
+        "url": redact_url(target.url),
+        "row": redacted(target.columns),
+        "line": target.line,
+        "outcome": outcome.name,
+        "status": outcome.status,
+        "error": outcome.error,
+        "attempts": attempts,
+    }
+    return json.dumps(line, ensure_ascii=False)
+
+
+def redacted(value: Any) -> Any:
     """*value*, of a JSON type, with every text in it redacted."""
     if isinstance(value, str):
         return redact(value)
     if isinstance(value, list):
-        return [_redacted(part) for part in value]
+        return [redacted(part) for part in value]
     if isinstance(value, dict):
-        return {name: _redacted(part) for name, part in value.items()}
+        return {name: redacted(part) for name, part in value.items()}
     return value

@@ -8,6 +8,10 @@ from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
 
+_LOCK = "ledger.lock"
+
+_LOOK = 0.2  # seconds that are waited for the lock: somebody may only look whether it is taken
+
 
 class JobDirError(Exception):
     """The directory cannot be used; the message names it and says what to do."""
@@ -28,14 +32,14 @@ class JobDir:
             raise JobDirError(f"JOBDIR {path} cannot be used: {e.strerror}") from e
         if self._queue.exists() and not self.ledger.exists():
             raise JobDirError(f"JOBDIR {path} has a job without a ledger, another spider's perhaps: name another")
-        self._lock = self._locked(self.path / "ledger.lock")
+        self._lock = self._locked(self.path / _LOCK)
 
     def _locked(self, file: Path) -> sqlite3.Connection:
         """An empty database that is only there for its lock: the system gives that back with the process, however it
         ends, and no child process inherits it."""
         with ExitStack() as failed:
             try:
-                lock = sqlite3.connect(file, timeout=0, isolation_level=None)
+                lock = sqlite3.connect(file, timeout=_LOOK, isolation_level=None)
                 failed.callback(lock.close)
                 lock.execute("PRAGMA journal_mode = MEMORY")
                 lock.execute("BEGIN EXCLUSIVE")
@@ -87,6 +91,30 @@ class JobDir:
 def ledger_in(jobdir: Path) -> Path:
     """The path of the ledger in *jobdir*; whoever only reads it needs no lock."""
     return jobdir / "ledger.sqlite"
+
+
+def is_part_of(file: Path, jobdir: Path) -> bool:
+    """Whether *file* is one that a job keeps in *jobdir*."""
+    file = file.resolve()
+    names = ("ledger.", "stdin", "requests.", "spider.state")
+    return file.parent == jobdir.resolve() and file.name.startswith(names)
+
+
+def is_worked_on(jobdir: Path) -> bool:
+    """Whether a process works on the job in *jobdir* now. Nothing is made there, and it is locked for a moment only."""
+    file = jobdir / _LOCK
+    if not file.exists():
+        return False
+    lock = sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", timeout=0, uri=True)
+    try:
+        lock.execute("SELECT count(*) FROM sqlite_master")
+    except sqlite3.OperationalError as e:
+        if "locked" not in str(e):
+            raise JobDirError(f"it cannot be told whether a batch works in {jobdir}: {e} ({_LOCK})") from e
+        return True
+    finally:
+        lock.close()
+    return False
 
 
 def _is_json(path: Path) -> bool:

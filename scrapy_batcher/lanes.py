@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
 from scrapy_batcher.database import Database
 from scrapy_batcher.limiters import Keys
+from scrapy_batcher.outcome import FETCHED, Answer
 from scrapy_batcher.rows import Target
 
 _ENTER = """
@@ -23,7 +24,18 @@ _LANES = "SELECT id, keys, pending FROM lane WHERE pending > 0 AND due = 0 AND i
 
 _LONGEST = "SELECT id, keys, pending FROM lane WHERE pending > 9 AND due = 0 ORDER BY pending DESC LIMIT ?"
 
-_COUNT = "UPDATE lane SET pending = pending + ? WHERE id = ? RETURNING id, keys, pending, due"
+_CHANGE = """
+UPDATE lane SET pending = pending + ?, waiting = waiting + ?, fetched = fetched + ?, failed = failed + ?,
+    answers = answers + ?, seconds = seconds + ?
+WHERE id = ? RETURNING id, keys, pending, due
+"""
+
+# Lanes of the same host, whatever else they count for, are together; as text is ordered in Python, too.
+_HOSTS = """
+SELECT CASE instr(keys, char(10)) WHEN 0 THEN keys ELSE substr(keys, 1, instr(keys, char(10)) - 1) END AS host,
+    sum(pending + waiting), sum(fetched), sum(failed), sum(answers), sum(seconds), max(due)
+FROM lane GROUP BY host ORDER BY host
+"""
 
 _REST_LANE = "UPDATE lane SET due = ? WHERE id = ?"
 
@@ -74,6 +86,71 @@ class LaneState(NamedTuple):
     pending: int
 
 
+class HostWork(NamedTuple):
+    """What there is to do for a host, and was done.
+
+    :param host: the key of its limit
+    :param pending: targets without an outcome
+    :param answers: responses, to all of them that were settled, the last one each
+    :param seconds: that those took, together
+    :param due: the Unix time until which it rests; of those that do so for more than a few seconds
+    """
+
+    host: str
+    pending: int
+    fetched: int
+    failed: int
+    answers: int
+    seconds: float
+    due: float
+
+
+class LaneChanges:
+    """What has happened to targets, by the id of their lane."""
+
+    def __init__(self) -> None:
+        # In the order of the columns: pending, waiting, fetched, failed, answers, seconds.
+        self._more: defaultdict[int, list[float]] = defaultdict(lambda: [0, 0, 0, 0, 0, 0.0])
+
+    def settled(self, lane: int, outcome: str, answer: Answer) -> None:
+        """A pending target has ended in *outcome*."""
+        more = self._more[lane]
+        more[0] -= 1
+        if answer.seconds is not None:
+            more[4] += 1
+            more[5] += answer.seconds
+        if outcome == FETCHED:  # most are
+            more[2] += 1
+        else:
+            self.ended(lane, outcome)
+
+    def ended(self, lane: int, outcome: str, number: int = 1) -> None:
+        """So many targets that were not pending are in *outcome*, or are no longer."""
+        if outcome == FETCHED:
+            self._more[lane][2] += number
+        elif outcome.startswith("failed/"):
+            self._more[lane][3] += number
+
+    def taken_up(self, lane: int, outcome: str) -> None:
+        """A target that had ended in *outcome* is pending once more."""
+        self._more[lane][0] += 1
+        self.ended(lane, outcome, -1)
+
+    def postponed(self, lane: int) -> None:
+        """A pending target has to wait until it is due."""
+        self._more[lane][0] -= 1
+        self._more[lane][1] += 1
+
+    def woken(self, lane: int) -> None:
+        """One that had to wait is pending."""
+        self._more[lane][0] += 1
+        self._more[lane][1] -= 1
+
+    def __iter__(self) -> Iterator[tuple[float, ...]]:
+        """The changes of each lane, and its id."""
+        return ((*more, id) for id, more in self._more.items())
+
+
 class Lanes:
     """Those of the ledger in *db*, and which of their targets a worker has."""
 
@@ -94,9 +171,9 @@ class Lanes:
             state for state, due in found if state.pending and not due
         ]
 
-    def count(self, pending: Mapping[int, int]) -> list[LaneState]:
-        """Enter that lanes have so many pending targets more; returns those that do not rest."""
-        found = self._changed(_COUNT, ((number, id) for id, number in pending.items()))
+    def change(self, changes: LaneChanges) -> list[LaneState]:
+        """Enter *changes*; returns those of the lanes that can be claimed of."""
+        found = self._changed(_CHANGE, changes)
         return [state for state, due in found if state.pending and not due]
 
     def ready(self, after: int, most: int) -> list[LaneState]:
@@ -143,8 +220,10 @@ class Lanes:
         :returns: the lanes that can be claimed of since
         """
         with self._db.transaction():
-            lanes = self.count(Counter(lane for (lane,) in self._db.execute(_WAKE, (now, most))))
-            return lanes + [self._lane(row) for row in self._db.execute(_WAKE_LANES, (now, most))]
+            changes = LaneChanges()
+            for (lane,) in self._db.execute(_WAKE, (now, most)):
+                changes.woken(lane)
+            return self.change(changes) + [self._lane(row) for row in self._db.execute(_WAKE_LANES, (now, most))]
 
     @property
     def soonest(self) -> float | None:
@@ -154,6 +233,10 @@ class Lanes:
     def rest(self, lane: int, due: float) -> None:
         """Give nothing of *lane* to anybody before the Unix time *due*."""
         self._db.change(_REST_LANE, (due, lane))
+
+    def hosts(self) -> Iterator[HostWork]:
+        """Every host there is, in order."""
+        return (HostWork(*row) for row in self._db.each(_HOSTS))
 
     def _changed(self, statement: str, values: Iterable[Sequence[Any]]) -> list[tuple[LaneState, float]]:
         return [(self._lane(row), due) for rows in self._db.execute_each(statement, values) for *row, due in rows]

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from scrapy_batcher.database import Database
-from scrapy_batcher.lanes import Lanes, LaneState, make_target
+from scrapy_batcher.history import History
+from scrapy_batcher.lanes import LaneChanges, Lanes, LaneState
 from scrapy_batcher.limiters import Keys
 from scrapy_batcher.lines import START, Mark, Place
-from scrapy_batcher.outcome import FETCHED, Outcome
+from scrapy_batcher.outcome import NO_ANSWER, Answer, Outcome
+from scrapy_batcher.records import Records
 from scrapy_batcher.rows import Target
 from scrapy_batcher.shard import WHOLE, Shard
 
@@ -34,10 +36,6 @@ _COMPLETE = "SELECT complete FROM list WHERE complete = 1"
 
 _ENTER_COMPLETE = "UPDATE list SET targets = ?, lines = ?, length = ?, crc = ?, complete = 1"
 
-_RUNNING = "SELECT running FROM list WHERE running = 1"
-
-_ENTER_RUNNING = "UPDATE list SET running = ?"
-
 _LOAD = "INSERT INTO target (id, line, url, columns, lane, state, status, error) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 
 _SETTLE = """
@@ -57,10 +55,6 @@ RETURNING id, lane
 """
 
 _TALLY = "SELECT state, count(*) FROM target GROUP BY state"
-
-_FAILURES = """
-SELECT id, line, url, columns, status, error, attempts FROM target WHERE state = ? AND id > ? ORDER BY id LIMIT ?
-"""
 
 _SEE = """
 INSERT INTO seen (fingerprint, id) VALUES (?, ?) ON CONFLICT (fingerprint) DO UPDATE SET id = seen.id RETURNING id
@@ -91,11 +85,13 @@ class Owner(NamedTuple):
 
 
 class Settlement(NamedTuple):
-    """What became of the target *id*, after *attempts* more downloads."""
+    """What became of the target *id*, after *attempts* more downloads, at the Unix time *at*."""
 
     id: int
     outcome: Outcome
     attempts: int
+    at: float
+    answer: Answer = NO_ANSWER
 
 
 class Postponement(NamedTuple):
@@ -138,6 +134,10 @@ class Ledger:
     def __init__(self, path: Path | None = None, *, read_only: bool = False) -> None:
         self._db = Database(path, read_only=read_only)
         self.lanes = Lanes(self._db)
+        self.history = History(self._db)
+        self.records = Records(self._db)
+        self.snapshot = self._db.snapshot
+        self.check = self._db.check
         self.sync = self._db.sync
         self.close = self._db.close
 
@@ -180,11 +180,17 @@ class Ledger:
         :returns: the lanes of those that can be claimed, with how many of *rows* each has
         """
         pending: Counter[Keys] = Counter()
+        refused: Counter[str] = Counter()
         for _, keys, outcome in rows:
             if keys:
                 pending[keys] += outcome is None
+            if outcome:
+                refused[outcome.name] += 1
         with self._db.transaction():
             ids, ready = self.lanes.enter(pending)
+            if refused:
+                self.history.refused(refused)
+                self.lanes.change(_refusals(rows, ids))
             self._db.change_many(_LOAD, (_row(target, ids.get(keys, 0), outcome) for target, keys, outcome in rows))
             self._db.change(_ENTER_MARK, (mark.rows, *mark.place))
         return ready
@@ -195,17 +201,6 @@ class Ledger:
         :param mark: how far that is: in a shard, farther than to its last row
         """
         self._db.change(_ENTER_COMPLETE, (mark.rows, *mark.place))
-
-    def begin_run(self) -> bool:
-        """Enter that a run is on its way; whether one was, which has not ended in order."""
-        killed = bool(self._db.execute(_RUNNING))
-        with self._db.durable():
-            self._db.change(_ENTER_RUNNING, (1,))
-        return killed
-
-    def end_run(self) -> None:
-        """Enter that the run has ended in order."""
-        self._db.change(_ENTER_RUNNING, (0,))
 
     # -- the targets -------------------------------------------------------------------------------------------
 
@@ -219,19 +214,18 @@ class Ledger:
 
         :raises ValueError: when one of them is not pending, or not in the ledger
         """
-        settled = [(o.name, o.status, o.error, attempts, id) for id, o, attempts in settlements]
+        settled = [(s.outcome.name, s.outcome.status, s.outcome.error, s.attempts, s.id) for s in settlements]
         waiting = [(p.due, p.retries, p.first, p.attempts, p.id) for p in postponements]
-        ids = [*(s.id for s in settlements), *(p.id for p in postponements)]
-        gone: Counter[int] = Counter()
+        changes = LaneChanges()
         with self._db.transaction():
-            found = self._db.execute_each(_SETTLE, settled) + self._db.execute_each(_POSTPONE, waiting)
-            for id, lanes in zip(ids, found, strict=True):
-                if not lanes:
-                    raise ValueError(f"what became of target {id} cannot be entered: it is not pending")
-                gone[lanes[0][0]] -= 1
-            self.lanes.count(gone)
+            for settlement, lanes in zip(settlements, self._db.execute_each(_SETTLE, settled), strict=True):
+                changes.settled(_lane(settlement.id, lanes), settlement.outcome.name, settlement.answer)
+            for postponement, lanes in zip(postponements, self._db.execute_each(_POSTPONE, waiting), strict=True):
+                changes.postponed(_lane(postponement.id, lanes))
+            self.lanes.change(changes)
+            self.history.settled((s.outcome.name, s.at, s.answer) for s in settlements)
             self._enter_feeds(feeds)
-        for id in ids:
+        for id in (*(s.id for s in settlements), *(p.id for p in postponements)):
             self.lanes.let_go(id)
 
     def take_up(self, outcome: str, after: int, most: int) -> list[int]:
@@ -241,7 +235,11 @@ class Ledger:
         """
         with self._db.transaction():
             found = self._db.execute(_TAKE_UP, (outcome, after, most))
-            self.lanes.count(Counter(lane for _, lane in found))
+            changes = LaneChanges()
+            for _, lane in found:
+                changes.taken_up(lane, outcome)
+            self.lanes.change(changes)
+            self.history.taken_up(outcome, len(found))
         return sorted(id for id, _ in found)
 
     def tally(self) -> dict[str, int]:
@@ -249,17 +247,6 @@ class Ledger:
         tally = Counter(dict(self._db.execute(_TALLY)))
         tally[PENDING] += tally.pop(_WAITING, 0)
         return dict(+tally)
-
-    def failures(self, most: int) -> Iterator[list[tuple[Target, Outcome, int]]]:
-        """The targets that were not fetched, with outcome and attempts: at most *most* at a time."""
-        for state in sorted(self.tally().keys() - {PENDING, FETCHED}):
-            last = 0
-            while found := self._db.execute(_FAILURES, (state, last, most)):
-                last = found[-1][0]
-                yield [
-                    (make_target(*target), Outcome(state, status, error), attempts)
-                    for *target, status, error, attempts in found
-                ]
 
     def see(self, fingerprint: bytes, id: int) -> bool:
         """Remember that target *id* made the request with *fingerprint*; whether no other target made it before."""
@@ -289,6 +276,22 @@ class Ledger:
     def _enter_feeds(self, feeds: Mapping[str, FeedState]) -> None:
         for path, (length, columns, closed) in feeds.items():
             self._db.change(_ENTER_FEED, (path, length, json.dumps(columns) if columns else None, closed))
+
+
+def _lane(id: int, found: Sequence[tuple[int]]) -> int:
+    """The lane of the target *id*, as it was *found* when that was changed."""
+    if not found:
+        raise ValueError(f"what became of target {id} cannot be entered: it is not pending")
+    return found[0][0]
+
+
+def _refusals(rows: Sequence[tuple[Target, Keys, Outcome | None]], lanes: Mapping[Keys, int]) -> LaneChanges:
+    """What lanes have more of, by those of *rows* that are not even tried and count for limits."""
+    changes = LaneChanges()
+    for _, keys, outcome in rows:
+        if keys and outcome:
+            changes.ended(lanes[keys], outcome.name)
+    return changes
 
 
 def _row(target: Target, lane: int, outcome: Outcome | None) -> tuple[Any, ...]:

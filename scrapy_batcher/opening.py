@@ -73,7 +73,7 @@ def open_books(spider: Batch, crawler: Crawler, config: Config) -> Books:
             if spider.source.shard != WHOLE:
                 spider.logger.info("Shard %s of the list, by %s", spider.source.shard, spider.source.shard.by)
             if jobdir:  # last, as a refusal is no run
-                for path in jobdir.set_aside(killed=ledger.begin_run()):
+                for path in jobdir.set_aside(killed=ledger.history.begin_run()):
                     spider.logger.info("Scrapy cannot go on with what it had kept, which is in %s now", path)
             books = Books(
                 config,

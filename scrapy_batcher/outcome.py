@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from OpenSSL import SSL
 from scrapy.core.downloader.handlers.http11 import TunnelError
@@ -105,6 +106,20 @@ _HANDLER_BROKEN = re.compile(r"Unsupported URL scheme 'https?': (?!no handler av
 _TLS_ERRORS = (SSL.Error, ssl.SSLError, VerificationError)
 
 
+class Answer(NamedTuple):
+    """The last response to a target, as far as the accounts know of it.
+
+    :param bytes: in its body, after decompression
+    :param seconds: from its request to its headers; ``None`` when there was none, or nothing was sent for it
+    """
+
+    bytes: int = 0
+    seconds: float | None = None
+
+
+NO_ANSWER = Answer()
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What became of one target.
@@ -158,6 +173,11 @@ def failure_names(text: str) -> tuple[str, ...]:
                 f"retry: {name!r} is no outcome to try again: name failed, or single ones as in failed/timeout"
             )
     return names
+
+
+def is_among(name: str, outcomes: Iterable[str]) -> bool:
+    """Whether the outcome *name* is one of *outcomes*; ``failed`` stands for all that begin with it."""
+    return any(name == outcome or name.startswith(f"{outcome}/") for outcome in outcomes)
 
 
 def error_text(exception: BaseException) -> str:

@@ -2,74 +2,91 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import closing
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
 
-from scrapy_batcher.database import LedgerError
-from scrapy_batcher.jobdir import ledger_in
-from scrapy_batcher.ledger import Ledger
-from scrapy_batcher.lines import Mark
+from scrapy_batcher.job import Job, opened
+from scrapy_batcher.limiters import HOST
 from scrapy_batcher.progress import Totals, table
-from scrapy_batcher.shard import Shard
+from scrapy_batcher.redact import one_line, redact_url
+from scrapy_batcher.survey import Survey, survey
+from scrapy_batcher.words import duration, rate
+
+_HOSTS = 3  # that are named, of those with the most to do
+
+_URL_LENGTH = 200  # characters of a URL that are shown
 
 
-@dataclass(frozen=True)
-class Job:
-    """What the ledger of a job says.
-
-    :param name: its directory, as it was given
-    :param shard: the part of a list that it works on
-    :param mark: how far it has read the list
-    :param totals: what became of its targets so far
-    """
-
-    name: str
-    shard: Shard
-    mark: Mark
-    totals: Totals
-
-    @classmethod
-    def read(cls, jobdir: str) -> Job:
-        """The job in *jobdir*, as its last checkpoint has left it.
-
-        :raises LedgerError: when there is none, or its ledger cannot be read
-        """
-        path = ledger_in(Path(jobdir))
-        if not path.exists():
-            raise LedgerError(f"{jobdir} has no job in it, as there is no {path.name}: name the JOBDIR of a batch")
-        with closing(Ledger(path, read_only=True)) as ledger:
-            complete = ledger.complete  # before the tally, which it then holds for
-            tally = ledger.tally()
-            totals = Totals.from_tally(
-                tally, read=sum(tally.values()), bytes=0, seconds=0.0, error=None, complete=complete
-            )
-            return cls(jobdir, ledger.shard, ledger.mark, totals)
-
-
-def status(jobdirs: Sequence[str]) -> Iterator[str]:
+def status(jobdirs: Sequence[str], clock: Callable[[], float] = time.time) -> Iterator[str]:
     """The lines that tell of the jobs in *jobdirs*, each once, and, if they are several, of all together.
 
+    :param clock: the Unix time
     :raises LedgerError: when in one of them there is no job that can be read
+    :raises JobDirError: when it cannot be told whether a process works on one
     """
-    jobs = [Job.read(jobdir) for jobdir in {Path(jobdir).resolve(): jobdir for jobdir in jobdirs}.values()]
-    for job in jobs:
+    jobs, surveys = [], []
+    with opened(jobdirs) as ledgers:
+        for name, ledger in ledgers.items():
+            with ledger.snapshot():
+                jobs.append(Job.read(name, ledger))
+                surveys.append(survey([ledger.lanes.hosts()], clock(), _HOSTS))
+    now = clock()
+    for job, hosts in zip(jobs, surveys, strict=True):
         part = f", shard {job.shard}" if job.shard.count > 1 else ""
-        yield f"{job.name}{part}: {_state(job.totals)}"
+        yield f"{job.name}{part}: {job.state}"
         yield from table(job.totals)
+        yield from _speed([job], now)
+        yield from _waits(job, hosts, now)
     if len(jobs) > 1:
         together = Totals.together(job.totals for job in jobs)
-        yield f"All {len(jobs)} jobs: {_state(together)}"
+        yield f"All {len(jobs)} jobs: {_states(jobs)}"
         yield from table(together)
+        yield from _speed(jobs, now)
         yield from _what_is_not_whole(jobs)
 
 
-def _state(totals: Totals) -> str:
-    if not totals.complete:
-        return "not finished, and the list not read to its end"
-    return "not finished" if totals.pending else "finished"
+def _states(jobs: Sequence[Job]) -> str:
+    states = Counter(job.state for job in jobs)
+    if len(states) == 1:
+        return jobs[0].state
+    return ", ".join(f"{number} {state}" for state, number in states.items())
+
+
+def _speed(jobs: Sequence[Job], now: float) -> Iterator[str]:
+    """How fast *jobs* are together, and when those that run will be at their end."""
+    worked_on = [job for job in jobs if job.seconds(now)]
+    if not worked_on:
+        return
+    runs = sum(job.runs.number for job in worked_on)
+    longest = max(job.seconds(now) for job in worked_on)
+    line = f"{rate(sum(job.rate(now) for job in worked_on)):>10} targets a second, in {duration(longest)}"
+    if runs > len(worked_on):
+        line += f" of {runs} runs"
+    lately = [job.rate_lately(now) or 0.0 for job in jobs if job.is_running]
+    if lately:
+        line += f"; {rate(sum(lately))} in the last minute"
+    pending = sum(job.totals.pending for job in jobs)
+    if sum(lately) and all(job.totals.complete and (job.is_running or not job.totals.pending) for job in jobs):
+        line += f"; about {duration(pending / sum(lately))} to go"
+    yield line
+
+
+def _waits(job: Job, hosts: Survey, now: float) -> Iterator[str]:
+    """Where it is that *job* has still to go."""
+    if hosts.count:
+        resting = f", {hosts.resting:,} of these resting" if hosts.resting else ""
+        has = "host" if hosts.count == 1 else "hosts"
+        yield f"{hosts.count:>10,} {has}, {hosts.pending:,} with pending targets{resting}"
+    for host in hosts.largest:
+        resting = f", resting for {duration(host.due - now)}" if host.due > now else ""
+        yield f"{host.pending:>10,} pending: {one_line(host.host.removeprefix(HOST), _URL_LENGTH)}{resting}"
+    if job.oldest:
+        target, first, due = job.oldest
+        tried = f", first tried {duration(max(now - first, 0.0))} ago" if first else ""
+        waits = f", to be tried again in {duration(due - now)}" if due and due > now else ""
+        url = one_line(redact_url(target.url), _URL_LENGTH)
+        yield f"{target.line:>10,} is the line of the oldest that is pending: {url}{tried}{waits}"
 
 
 def _what_is_not_whole(jobs: Sequence[Job]) -> Iterator[str]:

@@ -10,7 +10,16 @@ from twisted.python.failure import Failure
 
 from scrapy_batcher.lanes import Claim
 from scrapy_batcher.limiters import Keys
-from scrapy_batcher.outcome import FETCHED, Outcome, attempts_of, error_text, exception_of, outcome_of
+from scrapy_batcher.outcome import (
+    FETCHED,
+    NO_ANSWER,
+    Answer,
+    Outcome,
+    attempts_of,
+    error_text,
+    exception_of,
+    outcome_of,
+)
 from scrapy_batcher.output import Lines
 from scrapy_batcher.rows import Target
 
@@ -32,7 +41,7 @@ class Visit:
     keys: Keys
     first: float | None = None
     status: int | None = None
-    bytes: int = 0
+    answer: Answer = NO_ANSWER
     lines: Lines = field(default_factory=list)
     told: bool = False
     is_begun: bool = False
@@ -63,7 +72,8 @@ class Visit:
     def downloaded(self, result: Response | Failure) -> None:
         self.is_downloaded = True
         if isinstance(result, Response):
-            self.status, self.bytes = result.status, len(result.body)
+            self.status = result.status
+            self.answer = Answer(len(result.body), self.request.meta.get("download_latency"))
         else:
             self.failed(result)
 

@@ -152,7 +152,7 @@ class Visits:
             self._postpone(visit, postponed.request)
         else:
             self._books.settle(
-                visit.claim, visit.outcome, visit.attempts, lines=visit.lines, size=visit.bytes, told=visit.told
+                visit.claim, visit.outcome, visit.attempts, lines=visit.lines, answer=visit.answer, told=visit.told
             )
         finally:
             self._limits.cancel(visit.request)

@@ -70,8 +70,13 @@ class Job:
         assert Counter((line["url"], line["outcome"]) for line in lines) == Counter(self.failures.items())
         ledger = sqlite3.connect(path / "job" / "ledger.sqlite")
         states = Counter(dict(ledger.execute("SELECT state, count(*) FROM target GROUP BY state")))
+        history = Counter(dict(ledger.execute("SELECT outcome, sum(settled - again) FROM period GROUP BY outcome")))
+        [lanes] = ledger.execute("SELECT sum(fetched), sum(failed), sum(pending + waiting) FROM lane")
         ledger.close()
         assert states == Counter([*self.failures.values(), *["fetched"] * len(self.pages)])
+        assert +history == states, "what was settled when"
+        failed = sum(count for name, count in states.items() if name.startswith("failed/"))
+        assert lanes == (states["fetched"], failed, 0)
 
     def refetches(self, server: MockServer) -> int:
         hits = server.control()["hits"]

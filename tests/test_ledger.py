@@ -16,11 +16,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from scrapy_batcher.database import LedgerError
+from scrapy_batcher.history import bucket_of
 from scrapy_batcher.lanes import Claim, LaneState
 from scrapy_batcher.ledger import PENDING, FeedState, Ledger, Owner, Postponement, Settlement
 from scrapy_batcher.limiters import Keys
 from scrapy_batcher.lines import START, Mark, Place
-from scrapy_batcher.outcome import FETCHED, Outcome
+from scrapy_batcher.outcome import FETCHED, NO_ANSWER, Answer, Outcome
 from scrapy_batcher.rows import Target
 from scrapy_batcher.shard import WHOLE, Shard
 
@@ -32,9 +33,12 @@ OUTCOMES = (
 REFUSED = Outcome("failed/limit", error="there is no limit of that name")
 INVALID = Outcome("skipped/invalid", error="it has no host")
 OWNER = Owner("batch", "csv", "url")
+NOW = 1_700_000_000
 A, B, C = ("host:a",), ("host:b",), ("host:b", "a name, \u00fc")
 
 ROWS = st.tuples(st.sampled_from([A, B, C]), st.sampled_from([None, None, REFUSED])) | st.just(((), INVALID))
+
+ANSWERS = st.just(NO_ANSWER) | st.builds(Answer, st.integers(0, 2**40), st.floats(0, 1e6))
 
 feed_states = st.builds(FeedState, st.integers(0, 2**40), st.sampled_from([None, ["url", "ü,\n"]]), st.booleans())
 
@@ -74,7 +78,7 @@ def claim(ledger: Ledger, most: int = 100) -> list[Claim]:
 
 
 def fetched(*ids: int) -> list[Settlement]:
-    return [Settlement(id, OUTCOMES[0], 1) for id in ids]
+    return [Settlement(id, OUTCOMES[0], 1, NOW) for id in ids]
 
 
 class LedgerMachine(RuleBasedStateMachine):
@@ -87,7 +91,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.lives = 0
         self.ledger = Ledger(self.folder / "ledger")
         self.ledger.belong(OWNER)
-        self.now = 1_700_000_000
+        self.now = NOW
         self.states: dict[int, str] = {}
         self.keys: dict[int, Keys] = {}
         self.lanes: dict[Keys, int] = {}  # their ids, once there is something pending in them
@@ -95,6 +99,9 @@ class LedgerMachine(RuleBasedStateMachine):
         self.rests: dict[Keys, float] = {}  # of lanes that do
         self.tries: dict[int, tuple[int, float]] = {}
         self.attempts: Counter[int] = Counter()
+        self.bytes: Counter[str] = Counter()  # by outcome
+        self.latencies: Counter[int] = Counter()
+        self.answers: Counter[int] = Counter()  # by lane
         self.claimed: set[int] = set()
         self.feeds: dict[str, FeedState] = {}
         self.mark = START
@@ -183,7 +190,12 @@ class LedgerMachine(RuleBasedStateMachine):
         for id in some:
             attempts = data.draw(st.integers(0, 3))
             if outcome := data.draw(st.sampled_from([None, *OUTCOMES])):
-                settlements.append(Settlement(id, outcome, attempts))
+                answer = data.draw(ANSWERS)
+                settlements.append(Settlement(id, outcome, attempts, self.now, answer))
+                self.bytes[outcome.name] += answer.bytes
+                if answer.seconds is not None:
+                    self.latencies[bucket_of(answer.seconds)] += 1
+                    self.answers[self.lanes[self.keys[id]]] += 1
                 self.states[id] = outcome.name
             else:
                 due = self.now + data.draw(st.integers(0, 3)) + id / 1024
@@ -294,12 +306,39 @@ class LedgerMachine(RuleBasedStateMachine):
         assert dict(lanes) == dict(+counted)
 
     @invariant()
+    def lanes_know_what_became_of_theirs(self):
+        def counted(*states: str) -> Counter[int]:
+            return Counter(self.lanes[self.keys[id]] for id in self.of(*states))
+
+        states = {
+            "waiting": ["waiting"],
+            "fetched": [FETCHED],
+            "failed": ["failed/http-404", "failed/other", "failed/limit"],
+        }
+        for column, those in states.items():
+            lanes = self.ledger._db.execute(f"SELECT id, {column} FROM lane WHERE {column} != 0")
+            assert dict(lanes) == dict(counted(*those)), column
+        assert dict(self.ledger._db.execute("SELECT id, answers FROM lane WHERE answers != 0")) == dict(self.answers)
+        assert sum(host.pending for host in self.ledger.lanes.hosts()) == len(self.of(PENDING, "waiting"))
+
+    @invariant()
+    def the_history_adds_up(self):
+        """What was settled, less what was tried again, is what there is of each outcome."""
+        counts, bytes = Counter(), Counter()
+        for period in self.ledger.history.periods():
+            counts[period.outcome] += period.settled - period.again
+            bytes[period.outcome] += period.bytes
+        assert +counts == Counter(s for s in self.states.values() if s not in (PENDING, "waiting"))
+        assert +bytes == +self.bytes
+        assert self.ledger.history.latencies() == self.latencies
+
+    @invariant()
     def it_is_known_when_something_is_due(self):
         assert self.ledger.lanes.soonest == min([*self.dues.values(), *self.rests.values()], default=None)
 
     @invariant()
     def failures_are_what_was_not_fetched(self):
-        found = [failure for slice in self.ledger.failures(2) for failure in slice]
+        found = [failure for slice in self.ledger.records.failures(2) for failure in slice]
         assert all(target == targets(target.id)[0] for target, _, _ in found)
         assert {target.id: (outcome.name, attempts) for target, outcome, attempts in found} == {
             id: (state, self.attempts[id])
@@ -349,11 +388,11 @@ def test_what_is_taken_up_has_its_tries_before_it(ledger):
     ledger.settle([], {}, [Postponement(1, 10.0, 2, 0.5, 2)])
     ledger.lanes.wake(10.0, 1)
     claim(ledger)
-    ledger.settle([Settlement(1, OUTCOMES[1], 1)], {})
+    ledger.settle([Settlement(1, OUTCOMES[1], 1, NOW)], {})
     assert ledger.take_up(OUTCOMES[1].name, 0, 10) == [1]
     assert [(one.retries, one.first) for one in claim(ledger)] == [(0, None)]
-    ledger.settle([Settlement(1, OUTCOMES[1], 3)], {})
-    assert [attempts for slice in ledger.failures(9) for *_, attempts in slice] == [6]
+    ledger.settle([Settlement(1, OUTCOMES[1], 3, NOW)], {})
+    assert [attempts for slice in ledger.records.failures(9) for *_, attempts in slice] == [6]
 
 
 def test_claims_of_another_process_are_not_claimed(tmp_path):
@@ -375,7 +414,7 @@ def test_a_lane_rests_whatever_happens_to_its_targets(ledger):
     (lane,) = ledger.load(pending(1, 2), mark_at(2))
     claim(ledger)
     ledger.lanes.rest(lane.id, 100.0)
-    ledger.settle([Settlement(2, OUTCOMES[1], 1)], {}, [Postponement(1, 10.0, 1, 0.5, 1)])
+    ledger.settle([Settlement(2, OUTCOMES[1], 1, NOW)], {}, [Postponement(1, 10.0, 1, 0.5, 1)])
     assert ledger.load(pending(3), mark_at(3)) == []
     assert ledger.lanes.wake(50.0, 10) == []
     assert ledger.take_up(OUTCOMES[1].name, 0, 10) == [2]
@@ -428,7 +467,7 @@ def test_nothing_takes_longer_for_a_longer_list(hosts):
         (first, second) = claims = [one for id in (lane.id, 1) for one in ledger.lanes.targets(id, 0, 2)][:2]
         for one in claims:
             ledger.lanes.claim(one)
-        failed = Settlement(first.target.id, OUTCOMES[1], 1)
+        failed = Settlement(first.target.id, OUTCOMES[1], 1, NOW)
         ledger.settle([failed], {}, [Postponement(second.target.id, 10.0, 1, 0.5, 1)])
         ledger.take_up(OUTCOMES[1].name, 0, 10)
         ledger.lanes.rest(lane.id, 20.0)
@@ -474,7 +513,7 @@ def test_a_reader_sees_what_was_entered(tmp_path):
     assert reader.execute(states).fetchall() == [("pending",), ("pending",)]
     reading = reader.execute(states)
     reading.fetchone()
-    ledger.settle([Settlement(1, OUTCOMES[0], 1)], {})
+    ledger.settle([Settlement(1, OUTCOMES[0], 1, NOW)], {})
     reading.fetchall()
     assert reader.execute(states).fetchall() == [("fetched",), ("pending",)]
     reader.close()
@@ -505,11 +544,11 @@ def test_the_log_of_sqlite_does_not_grow(tmp_path):
         ),
         (
             ["PRAGMA user_version = 99"],
-            "was written by a newer scrapy-batcher: it has version 99, where this one knows 2. Upgrade",
+            "was written by a newer scrapy-batcher: it has version 99, where this one knows 3. Upgrade",
         ),
         (
-            ["PRAGMA user_version = 1"],
-            "was written by an older scrapy-batcher: it has version 1, where this one knows 2. Finish the job",
+            ["PRAGMA user_version = 2"],
+            "was written by an older scrapy-batcher: it has version 2, where this one knows 3. Finish the job",
         ),
     ],
 )

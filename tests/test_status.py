@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sqlite3
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
+from threading import Timer
 
 import pytest
 
 from scrapy_batcher.database import LedgerError
-from scrapy_batcher.ledger import Ledger, Owner
+from scrapy_batcher.jobdir import JobDir
+from scrapy_batcher.ledger import Ledger, Owner, Postponement, Settlement
 from scrapy_batcher.lines import Mark, Place
-from scrapy_batcher.outcome import Outcome
+from scrapy_batcher.outcome import Answer, Outcome
 from scrapy_batcher.rows import Target
 from scrapy_batcher.status import status
 from tests.conftest import ROOT, Project, Run
@@ -82,6 +86,7 @@ def test_one_job(tmp_path):
         "         2 fetched",
         "         1 failed/dns",
         "         1 skipped/invalid",
+        "         1 host, 0 with pending targets",
     ]
     assert [file.name for file in (tmp_path / "job").iterdir()] == ["ledger.sqlite"]
 
@@ -102,10 +107,10 @@ def test_how_far_it_is(tmp_path, outcomes, end, state):
 
 
 def test_several_jobs(tmp_path):
-    """The sum of several is that of each outcome; they are finished when all of them are."""
+    """The sum of several is that of each outcome; it is told how many of them are finished."""
     paths = [job(tmp_path / "a", FETCHED, DNS), job(tmp_path / "b", FETCHED, None, INVALID)]
     assert list(status(paths))[-5:] == [
-        "All 2 jobs: not finished",
+        "All 2 jobs: 1 finished, 1 not finished",
         "         5 read = 2 fetched + 1 failed + 1 skipped + 1 pending",
         "         2 fetched",
         "         1 failed/dns",
@@ -155,6 +160,59 @@ def test_a_folder_without_a_job(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["job"]
 
 
+# -- how fast, and what is to come -------------------------------------------------------------------------------------
+
+NOW = 1_700_000_000
+
+
+@pytest.fixture
+def busy(tmp_path: Path) -> Iterator[tuple[str, Ledger]]:
+    """A job that has been worked on for ten minutes, and its ledger: 201 hosts, of which one is large."""
+    folder = tmp_path / "busy"
+    lock = JobDir(str(folder))
+    ledger = Ledger(folder / "ledger.sqlite")
+    ledger.belong(Owner("batch", "txt", "url"))
+    ledger.history._clock = lambda: NOW
+    ledger.history.begin_run()
+    hosts = [f"h{n % 200}" if n < 300 else "large" for n in range(1000)]
+    rows = [(Target(n, n + 1, f"http://{host}/{n}", {}), (f"host:{host}",), None) for n, host in enumerate(hosts, 1)]
+    ledger.load(rows, Mark(1000, Place(1001, 10, 3)))
+    ledger.complete_list(END)
+    ledger.settle([Settlement(n, FETCHED, 1, NOW + n, Answer(10, 0.1)) for n in range(1, 601)], {})
+    ledger.history._clock = lambda: NOW + 600
+    ledger.settle([], {}, [Postponement(601, NOW + 660, 1, NOW + 510, 1)])
+    yield str(folder), ledger
+    ledger.close()
+    lock.close()
+
+
+def test_what_is_to_come(busy: tuple[str, Ledger], monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is told how fast it is, for how long it will be, what is pending where, what rests, and what is oldest."""
+    path, ledger = busy
+    # The lock is this process's own, which SQLite does not keep from itself.
+    monkeypatch.setattr("scrapy_batcher.job.is_worked_on", lambda jobdir: True)
+    [large] = ledger.lanes.longest(1)
+    ledger.lanes.rest(large.id, NOW + 700)
+    lines = list(status([path], lambda: NOW + 600))
+    assert lines[0] == f"{path}: running"
+    assert lines[-4:] == [
+        "       1.0 targets a second, in 10 min; 1.0 in the last minute; about 6 min 33 s to go",
+        "       201 hosts, 1 with pending targets, 1 of these resting",
+        "       400 pending: large, resting for 1 min 40 s",
+        "       602 is the line of the oldest that is pending: http://large/601, first tried 1 min 30 s ago, "
+        "to be tried again in 1 min",
+    ]
+
+
+def test_what_has_ended(busy: tuple[str, Ledger], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a job that nobody works on it is told how fast it was, up to its last checkpoint, and no more."""
+    path, _ = busy
+    monkeypatch.setattr("scrapy_batcher.job.is_worked_on", lambda jobdir: False)
+    lines = list(status([path], lambda: NOW + 100_000))
+    assert lines[0] == f"{path}: not finished, killed"
+    assert "       1.0 targets a second, in 10 min" in lines
+
+
 # -- the command -------------------------------------------------------------------------------------------------------
 
 
@@ -188,13 +246,14 @@ def test_a_list_in_three_shards(project: Project, server: MockServer) -> None:
     failures = [line["url"] for number in (1, 2, 3) for line in project.items(f"failures-{number}.jsonl")]
     assert sorted(failures) == sorted([*missing, *nonsense])
     lines = ask(project, "jobs/1", "jobs/2", "jobs/3").output.splitlines()
-    assert lines[-5:] == [
+    assert lines[-6:-1] == [
         "All 3 jobs: finished",
         "        45 read = 28 fetched + 7 failed + 10 skipped + 0 pending",
         "        28 fetched",
         "         7 failed/http-404",
         "        10 skipped/invalid",
     ]
+    assert re.fullmatch(r" +[0-9.]+ targets a second, in .*s", lines[-1])
 
 
 def ask(project: Project, *jobdirs: str) -> Run:
@@ -210,13 +269,61 @@ def test_while_it_runs(project: Project, server: MockServer) -> None:
     process = crawl(project, 1)
     wait_until(lambda: len(server.control()["hits"]) == 3, process)
     looked_at = [
-        "jobs/1, shard 1/3: not finished",
+        "jobs/1, shard 1/3: running",
         "         3 read = 0 fetched + 0 failed + 0 skipped + 3 pending",
+        "         1 host, 1 with pending targets",
+        "         3 pending: 127.0.0.1",
+        f"         1 is the line of the oldest that is pending: {server.url('page/0?gate=g')}",
     ]
-    wait_until(lambda: ask(project, "jobs/1").output.splitlines() == looked_at, process)  # when the list was read
+
+    def lines() -> list[str]:
+        return [line for line in ask(project, "jobs/1").output.splitlines() if " a second, in " not in line]
+
+    wait_until(lambda: lines() == looked_at, process)  # when the list was read
     server.control("open?gate=g")
     finish(process)
     assert ask(project, "jobs/1").output.startswith("jobs/1, shard 1/3: finished\n         3 read = 3 fetched")
+
+
+def test_how_a_run_ended(project: Project, server: MockServer) -> None:
+    """A job tells whether it was stopped or killed, and of how many runs it is."""
+    project.write("urls.txt", "".join(f"{server.url(f'page/{n}')}\n" for n in range(6)))
+    finish(crawl(project, 1, "-s", "CLOSESPIDER_ITEMCOUNT=1", "-s", "CONCURRENT_REQUESTS=1"))
+    assert ask(project, "jobs/1").output.startswith("jobs/1, shard 1/3: not finished, stopped")
+    server.control("clear")
+    server.control("allow?more=0")
+    process = crawl(project, 1)
+    wait_until(lambda: server.control()["hits"], process)
+    process.kill()
+    process.communicate()
+    assert ask(project, "jobs/1").output.startswith("jobs/1, shard 1/3: not finished, killed")
+    server.control("clear")
+    finish(crawl(project, 1))
+    assert "jobs/1, shard 1/3: finished" in (output := ask(project, "jobs/1").output)
+    assert re.search(r" targets a second, in .* of 3 runs$", output, re.MULTILINE)
+
+
+def test_who_looks_keeps_nobody_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the lock of a job is looked at, a batch that begins waits for it, and is not refused."""
+    monkeypatch.setattr("scrapy_batcher.jobdir._LOOK", 60)
+    JobDir(str(tmp_path / "job")).close()
+    looker = sqlite3.connect(tmp_path / "job" / "ledger.lock", isolation_level=None, check_same_thread=False)
+    looker.execute("BEGIN")
+    looker.execute("SELECT count(*) FROM sqlite_master").fetchall()
+    Timer(0.05, looker.rollback).start()
+    jobdir = JobDir(str(tmp_path / "job"))
+    assert subprocess.run([sys.executable, "-c", LOOK, tmp_path / "job"], cwd=ROOT, timeout=60).returncode == 1
+    jobdir.close()
+    assert subprocess.run([sys.executable, "-c", LOOK, tmp_path / "job"], cwd=ROOT, timeout=60).returncode == 0
+    looker.close()
+
+
+LOOK = """
+import sys
+from pathlib import Path
+from scrapy_batcher.jobdir import is_worked_on
+sys.exit(is_worked_on(Path(sys.argv[1])))
+"""
 
 
 @pytest.mark.parametrize("inside", [True, False])

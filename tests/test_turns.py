@@ -201,7 +201,7 @@ class World:
         self.most_parked = max(self.most_parked, len(self.redirected))
 
     def settle(self, claim: Claim, outcome: str = FETCHED) -> None:
-        self.settled.append(Settlement(claim.target.id, Outcome(outcome), 1))
+        self.settled.append(Settlement(claim.target.id, Outcome(outcome), 1, self.unix_time()))
         self.done += 1
         if len(self.settled) >= BATCH:
             self.enter()

@@ -17,21 +17,31 @@ from scrapy_batcher.rows import Target
 
 
 @dataclass(repr=False, eq=False)
-class Fixed(BatchItem):
+class Own(BatchItem):
+    """An item as a project's own spider may have it."""
+
+    url: str
+    length: int
+    content: str
+    base64: bool = False
+
+
+@dataclass(repr=False, eq=False)
+class Fixed(Own):
     kind: str = field(default="page", init=False)  # stays the class's
 
 
 @dataclass(repr=False, eq=False, slots=True)
-class Slotted(BatchItem):
+class Slotted(Own):
     extra: str = "x"
 
 
 @dataclass(repr=False, eq=False)
-class Serialized(BatchItem):
+class Serialized(Own):
     extra: str = field(default="x", metadata={"serializer": str.upper})
 
 
-class Computed(BatchItem):
+class Computed(Own):
     @property
     def base64(self) -> str:  # type: ignore[override]  # a project may do so
         return "computed"
@@ -40,9 +50,14 @@ class Computed(BatchItem):
     def base64(self, value: bool) -> None: ...
 
 
+def made(*fields: str) -> BatchItem:
+    target = Target(1, 1, "http://h/", {"a b": "c"})
+    return make_item(target, TextResponse("http://h/", body=b"c"), ["url", "base64", *fields], True)
+
+
 def without_base64() -> BatchItem:
-    item = BatchItem("http://h/", 1, "c")
-    del item.base64  # the class still has a value of it
+    item = made()
+    del item.base64  # type: ignore[attr-defined]  # it has the fields that were chosen
     item.added = 1  # type: ignore[attr-defined]  # no field, so it is in no feed
     return item
 
@@ -68,9 +83,9 @@ class OursQuoting(feeds.RecordExporter, Quoting):
 @pytest.mark.parametrize(
     "item",
     [
-        BatchItem("http://h/", 1, "c"),
-        make_item(Target(1, 1, "http://h/", {"a b": "c"}), TextResponse("http://h/", body=b"c"), ["status"], True),
-        *(cls("http://h/", 1, "c") for cls in (Fixed, Slotted, Serialized, Computed)),
+        made(),
+        made("length", "content", "status"),
+        *(cls("http://h/", 1, "c") for cls in (Own, Fixed, Slotted, Serialized, Computed)),
         without_base64(),
     ],
     ids=lambda item: type(item).__name__,

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-_VERSION = 2
+_VERSION = 3
 _APPLICATION = 0x73626C67  # "sblg", by which SQLite's own header tells a ledger from other databases
 
 _SQLITE = (3, 35)  # which has RETURNING
@@ -68,6 +68,8 @@ _CREATE = (
         running INTEGER NOT NULL DEFAULT 0
     )
     """,
+    # Of a list that has several files: which target is the first of each.
+    "CREATE TABLE origin (first INTEGER PRIMARY KEY, file TEXT NOT NULL)",
     # The feeds this job has written, and how much of each stands for targets that are settled.
     """
     CREATE TABLE feed (

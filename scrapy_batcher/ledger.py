@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from scrapy_batcher.database import Database
-from scrapy_batcher.lanes import Lanes, LaneState, make_target
+from scrapy_batcher.lanes import Lanes, LaneState
 from scrapy_batcher.limiters import Keys
 from scrapy_batcher.lines import START, Mark, Place
+from scrapy_batcher.origins import Origins
 from scrapy_batcher.outcome import FETCHED, Outcome
 from scrapy_batcher.rows import Target
 from scrapy_batcher.shard import WHOLE, Shard
@@ -137,7 +138,8 @@ class Ledger:
 
     def __init__(self, path: Path | None = None, *, read_only: bool = False) -> None:
         self._db = Database(path, read_only=read_only)
-        self.lanes = Lanes(self._db)
+        self._origins = Origins(self._db)
+        self.lanes = Lanes(self._db, self._origins)
         self.sync = self._db.sync
         self.close = self._db.close
 
@@ -186,6 +188,7 @@ class Ledger:
         with self._db.transaction():
             ids, ready = self.lanes.enter(pending)
             self._db.change_many(_LOAD, (_row(target, ids.get(keys, 0), outcome) for target, keys, outcome in rows))
+            self._origins.enter(target for target, _, _ in rows)
             self._db.change(_ENTER_MARK, (mark.rows, *mark.place))
         return ready
 
@@ -257,7 +260,7 @@ class Ledger:
             while found := self._db.execute(_FAILURES, (state, last, most)):
                 last = found[-1][0]
                 yield [
-                    (make_target(*target), Outcome(state, status, error), attempts)
+                    (self._origins.target(*target), Outcome(state, status, error), attempts)
                     for *target, status, error, attempts in found
                 ]
 

@@ -122,7 +122,7 @@ class Outcome:
     def describe(self, target: Target, attempts: int) -> str:
         """The outcome of *target* as one line for a log."""
         tries = "1 attempt" if attempts == 1 else f"{attempts} attempts"
-        return f"{self.name} {one_line(redact_url(target.url), _ERROR_LENGTH)}: {self.error} (line {target.line}, {tries})"
+        return f"{self.name} {one_line(redact_url(target.url), _ERROR_LENGTH)}: {self.error} ({target.where}, {tries})"
 
 
 def outcome_of(exception: BaseException) -> Outcome:

@@ -38,8 +38,9 @@ class BatchSpider(scrapy.Spider):
 
     Subclasses override `parse`, `make_request` and `on_failure`.
 
-    :param urls: the list: a path, or ``-`` for stdin
-    :param format: its format, as `Source` takes it; by default what the file's name says
+    :param urls: the list: a path, a location that fsspec knows, or ``-`` for stdin; several files, and patterns, with
+        commas between, as `locations.locations_in` takes them
+    :param format: its format, as `Source` takes it; by default what each file's name says
     :param url_field: the column that holds the URL
     :param failures: path of the failures file; by default what ``BATCHER_FAILURES`` says
     :param shard: the part of the list that this process works on: ``2/8`` for the second of eight; by default all of it

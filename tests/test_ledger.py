@@ -505,11 +505,11 @@ def test_the_log_of_sqlite_does_not_grow(tmp_path):
         ),
         (
             ["PRAGMA user_version = 99"],
-            "was written by a newer scrapy-batcher: it has version 99, where this one knows 2. Upgrade",
+            "was written by a newer scrapy-batcher: it has version 99, where this one knows 3. Upgrade",
         ),
         (
             ["PRAGMA user_version = 1"],
-            "was written by an older scrapy-batcher: it has version 1, where this one knows 2. Finish the job",
+            "was written by an older scrapy-batcher: it has version 1, where this one knows 3. Finish the job",
         ),
     ],
 )

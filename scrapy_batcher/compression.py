@@ -31,3 +31,8 @@ READ_ERRORS: tuple[type[Exception], ...] = (OSError, EOFError, zlib.error, lzma.
 def decompressed(stream: IO[bytes], compression: str) -> IO[bytes]:
     """*stream* read through *compression*: one of `COMPRESSIONS`, or ``""`` for none."""
     return cast("IO[bytes]", _READERS[compression](stream)) if compression else stream
+
+
+def reason(error: Exception) -> str:
+    """What *error*, one of `READ_ERRORS`, says, without the name of a file."""
+    return (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__

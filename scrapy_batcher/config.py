@@ -14,6 +14,7 @@ from scrapy.settings import BaseSettings
 from scrapy_batcher.limit_settings import limits_from
 from scrapy_batcher.limiter import Limit
 from scrapy_batcher.names import Template
+from scrapy_batcher.overrides import overrides_from
 from scrapy_batcher.shard import BY, WHOLE
 from scrapy_batcher.values import (
     Address,
@@ -44,6 +45,7 @@ _NAMES = (
     "BATCHER_ENABLED",
     "BATCHER_FIELDS",
     "BATCHER_COLUMNS",
+    "BATCHER_OVERRIDES",
     "BATCHER_SCHEMES",
     "BATCHER_SKIP_DUPLICATES",
     "BATCHER_FAILURES",
@@ -85,6 +87,7 @@ class Config:
     :param enabled: ``BATCHER_ENABLED``: whether any part of scrapy-batcher is on
     :param fields: ``BATCHER_FIELDS``: what an item has of its page, of `FIELDS`
     :param columns: ``BATCHER_COLUMNS``: whether the row's own columns go into the item
+    :param overrides: ``BATCHER_OVERRIDES``: columns that say something of a row's request, and are no data
     :param schemes: ``BATCHER_SCHEMES``: URL schemes that are fetched, in lower case
     :param skip_duplicates: ``BATCHER_SKIP_DUPLICATES``: whether a request seen before is ``skipped/duplicate``
     :param failures: ``BATCHER_FAILURES``: path of the failures file, ``None`` for none
@@ -131,6 +134,7 @@ class Config:
     enabled: bool = True
     fields: tuple[str, ...] = ("url", "length", "content", "base64")
     columns: bool = True
+    overrides: tuple[str, ...] = ()
     schemes: frozenset[str] = frozenset({"http", "https"})
     skip_duplicates: bool = False
     failures: str | None = None
@@ -183,6 +187,7 @@ class Config:
             enabled=boolean(settings, "BATCHER_ENABLED", cls.enabled),
             fields=_fields(settings, _BODY_FIELDS if bodies else cls.fields, bodies),
             columns=boolean(settings, "BATCHER_COLUMNS", cls.columns),
+            overrides=overrides_from(settings),
             schemes=_schemes(settings, cls.schemes),
             skip_duplicates=boolean(settings, "BATCHER_SKIP_DUPLICATES", cls.skip_duplicates),
             failures=path_or_none(settings, "BATCHER_FAILURES"),

@@ -93,6 +93,8 @@ _CREATE = (
     ) WITHOUT ROWID
     """,
     "CREATE TABLE latency (bucket INTEGER PRIMARY KEY, answers INTEGER NOT NULL)",
+    # Of a list that has several files: which target is the first of each.
+    "CREATE TABLE origin (first INTEGER PRIMARY KEY, file TEXT NOT NULL)",
     # The feeds this job has written, and how much of each stands for targets that are settled.
     """
     CREATE TABLE feed (

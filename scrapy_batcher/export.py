@@ -18,7 +18,7 @@ FORMATS = ("jsonl", "csv")
 
 _SLICE = 1000  # targets that are read at a time
 
-_HEADER = ("url", "line", "outcome", "status", "error", "attempts")
+_HEADER = ("url", "file", "line", "outcome", "status", "error", "attempts")
 
 
 def failures(jobdirs: Sequence[str], outcomes: Sequence[str]) -> Iterator[str]:
@@ -58,7 +58,15 @@ def _table(ledgers: Iterable[Ledger]) -> Iterator[str]:
     yield _csv_line([*_HEADER, *_titles(names)])
     for ledger in ledgers:
         for target, outcome, attempts in _records(ledger):
-            cells = [redact_url(target.url), target.line, outcome.name, outcome.status, outcome.error, attempts]
+            cells = [
+                redact_url(target.url),
+                target.file,
+                target.line,
+                outcome.name,
+                outcome.status,
+                outcome.error,
+                attempts,
+            ]
             yield _csv_line([*cells, *(_cell(redacted(target.columns.get(name))) for name in names)])
 
 

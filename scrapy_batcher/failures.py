@@ -13,7 +13,7 @@ from typing import Any
 from scrapy_batcher.lines import LINE_LIMIT
 from scrapy_batcher.outcome import Outcome
 from scrapy_batcher.redact import redact, redact_url
-from scrapy_batcher.rows import FAILURE_KEYS, Target
+from scrapy_batcher.rows import FILE_KEY, Target, is_failure_line
 
 
 class FailuresFile:
@@ -36,8 +36,8 @@ class FailuresFile:
         if not first.endswith(b"\n"):  # nothing, or as far as a full disk let it
             return b'{"url": '.startswith(first[:8])
         try:
-            return bool(json.loads(first).keys() == FAILURE_KEYS)
-        except (ValueError, AttributeError):
+            return is_failure_line(json.loads(first))
+        except ValueError:
             return False
 
     def clear(self) -> None:
@@ -73,7 +73,8 @@ class FailuresFile:
 
 
 def failure_line(target: Target, outcome: Outcome, attempts: int) -> str:
-    """The line of *target*. Its keys are `rows.FAILURE_KEYS`; a password in a URL of its row is left out."""
+    """The line of *target*. Its keys are `rows.FAILURE_KEYS`, and `rows.FILE_KEY` where the list has several files; a
+    password in a URL of its row is left out."""
     line = {
         "url": redact_url(target.url),
         "row": redacted(target.columns),
@@ -83,6 +84,8 @@ def failure_line(target: Target, outcome: Outcome, attempts: int) -> str:
         "error": outcome.error,
         "attempts": attempts,
     }
+    if target.file:
+        line[FILE_KEY] = target.file
     return json.dumps(line, ensure_ascii=False)
 
 

@@ -45,7 +45,12 @@ class Body(NamedTuple):
 
 
 def make_item(
-    target: Target, response: Response, fields: Sequence[str], columns: bool, body: Body | None = None
+    target: Target,
+    response: Response,
+    fields: Sequence[str],
+    columns: bool,
+    body: Body | None = None,
+    without: Sequence[str] = (),
 ) -> BatchItem:
     """The item for *response*.
 
@@ -54,12 +59,15 @@ def make_item(
     :param columns: whether the row's other columns become fields, under their names; one that collides with a field,
         or starts with two underscores, is prefixed with ``row_``
     :param body: where its body is, if that is in a file; the field ``path`` needs it
+    :param without: columns that do not
     """
     text = None if _TEXT.isdisjoint(fields) else _text_of(response)
     values = {name: _FIELDS[name](target, response, body, text) for name in fields}
     if columns and target.columns:
         taken = frozenset(fields)
         for name, value in target.columns.items():
+            if name in without:
+                continue
             values[_free_name(name, taken, target.columns)] = value
     item = _item_class(tuple(values))()
     item.__dict__ = values

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any, NamedTuple
 
 from scrapy_batcher.database import Database
 from scrapy_batcher.limiters import Keys
+from scrapy_batcher.origins import Origins
 from scrapy_batcher.outcome import FETCHED, Answer
 from scrapy_batcher.rows import Target
 
@@ -152,10 +152,14 @@ class LaneChanges:
 
 
 class Lanes:
-    """Those of the ledger in *db*, and which of their targets a worker has."""
+    """Those of the ledger in *db*, and which of their targets a worker has.
 
-    def __init__(self, db: Database) -> None:
+    :param origins: where those are from
+    """
+
+    def __init__(self, db: Database, origins: Origins) -> None:
         self._db = db
+        self._origins = origins
         self._claimed: dict[int, int] = {}  # targets that were given to a worker, with their lanes
         self._claims: Counter[int] = Counter()  # how many those are, by lane
 
@@ -194,7 +198,7 @@ class Lanes:
         while found := self._db.execute(_TARGETS, (lane, after, most)):
             after = found[-1][0]
             claims = [
-                Claim(make_target(*target), lane, retries, first)
+                Claim(self._origins.target(*target), lane, retries, first)
                 for *target, retries, first in found
                 if target[0] not in self._claimed
             ]
@@ -250,8 +254,3 @@ def _hash(text: str) -> int:
     """A number for *text*: 64 bits, so that no two lanes have the same in a list of any length. Their index is smaller
     than one of the texts."""
     return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), byteorder="big", signed=True)
-
-
-def make_target(id: int, line: int, url: str, columns: str | None) -> Target:
-    """The target of which the ledger has this."""
-    return Target(id, line, url, json.loads(columns) if columns else {})

@@ -13,6 +13,7 @@ from scrapy_batcher.history import History
 from scrapy_batcher.lanes import LaneChanges, Lanes, LaneState
 from scrapy_batcher.limiters import Keys
 from scrapy_batcher.lines import START, Mark, Place
+from scrapy_batcher.origins import Origins
 from scrapy_batcher.outcome import NO_ANSWER, Answer, Outcome
 from scrapy_batcher.records import Records
 from scrapy_batcher.rows import Target
@@ -133,13 +134,13 @@ class Ledger:
 
     def __init__(self, path: Path | None = None, *, read_only: bool = False) -> None:
         self._db = Database(path, read_only=read_only)
-        self.lanes = Lanes(self._db)
+        self._origins = Origins(self._db)
+        self.lanes = Lanes(self._db, self._origins)
         self.history = History(self._db)
-        self.records = Records(self._db)
+        self.records = Records(self._db, self._origins)
         self.snapshot = self._db.snapshot
         self.check = self._db.check
-        self.sync = self._db.sync
-        self.close = self._db.close
+        self.sync, self.close = self._db.sync, self._db.close
 
     # -- the list ----------------------------------------------------------------------------------------------
 
@@ -180,18 +181,17 @@ class Ledger:
         :returns: the lanes of those that can be claimed, with how many of *rows* each has
         """
         pending: Counter[Keys] = Counter()
-        refused: Counter[str] = Counter()
+        refused = Counter(outcome.name for _, _, outcome in rows if outcome)
         for _, keys, outcome in rows:
             if keys:
                 pending[keys] += outcome is None
-            if outcome:
-                refused[outcome.name] += 1
         with self._db.transaction():
             ids, ready = self.lanes.enter(pending)
             if refused:
                 self.history.refused(refused)
                 self.lanes.change(_refusals(rows, ids))
             self._db.change_many(_LOAD, (_row(target, ids.get(keys, 0), outcome) for target, keys, outcome in rows))
+            self._origins.enter(target for target, _, _ in rows)
             self._db.change(_ENTER_MARK, (mark.rows, *mark.place))
         return ready
 

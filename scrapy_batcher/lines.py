@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
-from typing import IO, NamedTuple, TypeAlias
+from typing import IO, Any, NamedTuple, TypeAlias
 
 ROW_LIMIT = 64 * 1024  # bytes of one row; a longer one is invalid
 
@@ -21,8 +21,9 @@ Line: TypeAlias = "tuple[int, bytes | None]"
 class Place(NamedTuple):
     """A place between two lines of a list, and what tells whether another list is the same up to there.
 
-    :param lines: lines before it
-    :param length: bytes before it, of the list as it is without its compression
+    :param lines: lines before it, in its file
+    :param length: bytes before it, of the list as it is without its compression, files before this one included; of
+        what has no lines, what `Table` and `Sitemap` count
     :param crc: the CRC-32 of those bytes. It grows line by line and is checked a megabyte at a time, both at next to no
         cost; it is to tell a list from another one, not from one that somebody forged
     """
@@ -50,19 +51,30 @@ class ChangedError(Exception):
     """The list is not the one that was read before; the message goes on from the list's name."""
 
 
+class BrokenError(Exception):
+    """What is in a file is not of its format, from here on; the message says why."""
+
+
 class Lines:
     """The lines of a binary stream, without the byte order mark.
 
+    :param start: the rows before them, and what the place of the first of them begins with
+    :param file: what the file is called that its rows are of, when there are several
     :ivar place: the place behind the last line that was read
     :ivar mark: how far the rows go that were made of them; kept here by who makes them
+    :ivar rows: those that are still to be made; kept here by who makes them
     :ivar skipped: whether `skip` left some out
     """
 
-    def __init__(self, stream: IO[bytes]) -> None:
-        self.place = Place()
-        self.mark = START
+    unit = "bytes"
+
+    def __init__(self, stream: IO[bytes], start: Mark = START, file: str = "") -> None:
+        self.place = start.place
+        self.mark = start
+        self.rows: Iterator[Any] = iter(())
+        self.file = file
         self.skipped = False
-        self._before = Place()  # the place before the last line that was read
+        self._before = self.place  # the place before the last line that was read
         self._last = b""  # that line
         self._stream = stream
         self._first: Line | None = None
@@ -85,17 +97,19 @@ class Lines:
         """Read the first line, so that what is wrong with the stream shows at once."""
         self._first = next(self, None)
 
-    def skip(self, mark: Mark) -> None:
-        """Go on to *mark*, where an earlier reading of the same lines ended.
+    def skip(self, mark: Mark) -> bool:
+        """Go on to *mark*, where an earlier reading of the same lines ended, or to the end when there are fewer bytes;
+        returns whether there were as many.
 
         :raises ChangedError: when it is not the same stream up to there, or the line there goes on
         """
-        self._first, self.mark, self.skipped = None, mark, True
+        self._first, self.skipped = None, True
         place, last, behind = self.place, self._last, b""
         while place.length < mark.place.length:
             last = self._stream.read(min(_CHUNK, mark.place.length - place.length))
             if not last:
-                raise ChangedError(f"ends after {place.length:,} bytes, where {mark.place.length:,} were read before")
+                self.place = place
+                return False
             place = place.after(last)
         if place.length > mark.place.length:
             # The list was one line without an end, and what was read of that line now is more than was there.
@@ -112,6 +126,8 @@ class Lines:
         if behind not in (b"", b"\n", b"\r\n"):
             raise ChangedError(f"has more on line {mark.place.lines:,} than when it was read before, as its last line")
         self.place = place.after(behind)._replace(lines=mark.place.lines)
+        self.mark = mark
+        return True
 
     def _next(self) -> Line:
         most = LINE_LIMIT + 2  # with \r\n

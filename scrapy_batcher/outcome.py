@@ -32,6 +32,7 @@ from twisted.python.reflect import safe_str
 from twisted.web.client import RequestTransmissionFailed
 
 from scrapy_batcher.config import Config
+from scrapy_batcher.overrides import why_not
 from scrapy_batcher.redact import one_line, redact_url
 from scrapy_batcher.rows import Target
 
@@ -136,9 +137,7 @@ class Outcome:
     def describe(self, target: Target, attempts: int) -> str:
         """The outcome of *target* as one line for a log."""
         tries = "1 attempt" if attempts == 1 else f"{attempts} attempts"
-        return (
-            f"{self.name} {one_line(redact_url(target.url), _ERROR_LENGTH)}: {self.error} (line {target.line}, {tries})"
-        )
+        return f"{self.name} {one_line(redact_url(target.url), _ERROR_LENGTH)}: {self.error} ({target.where}, {tries})"
 
 
 def outcome_of(exception: BaseException) -> Outcome:
@@ -158,6 +157,8 @@ def refusal(target: Target, config: Config) -> Outcome | None:
         return Outcome("skipped/unsupported-scheme", error=f"{scheme} is not in BATCHER_SCHEMES")
     if 0 < config.url_length < len(target.url):
         return Outcome("skipped/filtered", error=f"longer than URLLENGTH_LIMIT ({config.url_length})")
+    if config.overrides and (error := why_not(target, config.overrides)):
+        return Outcome("skipped/invalid", error=error)
     return None
 
 

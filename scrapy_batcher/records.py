@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from scrapy_batcher.database import Database
-from scrapy_batcher.lanes import make_target
+from scrapy_batcher.origins import Origins
 from scrapy_batcher.outcome import Outcome, is_among
 from scrapy_batcher.rows import Target
 
@@ -48,10 +48,14 @@ class Waiting(NamedTuple):
 
 
 class Records:
-    """The targets of the ledger in *db*."""
+    """The targets of the ledger in *db*.
 
-    def __init__(self, db: Database) -> None:
+    :param origins: where those are from
+    """
+
+    def __init__(self, db: Database, origins: Origins) -> None:
         self._db = db
+        self._origins = origins
 
     def failures(self, most: int, outcomes: Sequence[str] = ("failed", "skipped")) -> Iterator[list[Record]]:
         """The targets that were not fetched, by outcome: at most *most* at a time.
@@ -68,7 +72,7 @@ class Records:
         last = 0
         while found := self._db.execute(_OF_STATE, (outcome, last, most)):
             last = found[-1][0]
-            yield [_record(*row) for row in found]
+            yield [self._record(*row) for row in found]
 
     def all(self, most: int) -> Iterator[list[Record]]:
         """All targets there are now, in the order of the list, those that are pending included: at most *most* at a
@@ -77,17 +81,15 @@ class Records:
         last = 0
         while found := self._db.execute(_ALL, (last, end, most)):
             last = found[-1][0]
-            yield [_record(*row) for row in found]
+            yield [self._record(*row) for row in found]
 
     def oldest(self) -> Waiting | None:
         """The first target of the list that has no outcome."""
         found = [row for state in ("pending", "waiting") for row in self._db.execute(_FIRST_OF_STATE, (state,))]
         for *target, first, due in sorted(found)[:1]:
-            return Waiting(make_target(*target), first, due)
+            return Waiting(self._origins.target(*target), first, due)
         return None
 
-
-def _record(
-    id: int, line: int, url: str, columns: str | None, state: str, status: int | None, error: str | None, attempts: int
-) -> Record:
-    return Record(make_target(id, line, url, columns), Outcome(state, status, error), attempts)
+    def _record(self, *row: Any) -> Record:
+        *target, state, status, error, attempts = row
+        return Record(self._origins.target(*target), Outcome(state, status, error), attempts)

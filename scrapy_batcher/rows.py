@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 from urllib.parse import urlsplit
 
-from scrapy_batcher.lines import LINE_LIMIT, Lines, Mark, why_not_text
+from scrapy_batcher.lines import LINE_LIMIT, Lines, Mark, Place, why_not_text
 from scrapy_batcher.redact import one_line, redact_url
 from scrapy_batcher.separated import Broken, Records
 
 #: What a line of a failures file has; `failures.py` writes it, and a list with such lines is read back.
 FAILURE_KEYS = frozenset({"url", "row", "line", "outcome", "status", "error", "attempts"})
+
+#: What it has beside them when the list has several files.
+FILE_KEY = "file"
+
+_FAILURE_KEYS_WITH_FILE = FAILURE_KEYS | {FILE_KEY}
 
 _INVALID_LENGTH = 1000  # characters of an invalid row's text that are kept
 _LISTED_LENGTH = 300  # characters of a list's column names that a message shows
@@ -36,6 +41,7 @@ class Target:
     :param url: its URL as given; of an invalid row that has none, its text
     :param columns: its other columns, by name
     :param error: what is wrong with an invalid row, ``None`` for one that can be fetched
+    :param file: what its file is called, of a list that has several
     """
 
     id: int
@@ -43,30 +49,46 @@ class Target:
     url: str
     columns: dict[str, Any]
     error: str | None = None
+    file: str = ""
 
     def __repr__(self) -> str:
         # It is in the meta of a request, so it may be logged: without a password.
         wrong = f" invalid: {self.error}" if self.error else ""
-        return f"<Target {self.id} line {self.line} {redact_url(self.url)}{wrong}>"
+        return f"<Target {self.id} {self.where} {redact_url(self.url)}{wrong}>"
+
+    @property
+    def where(self) -> str:
+        """Where it is in the list."""
+        return f"{self.file} line {self.line}" if self.file else f"line {self.line}"
 
 
 class MissingColumnError(Exception):
     """The list has no column that holds the URL; the message goes on from the list's name."""
 
 
-class _Rows:
-    """Gives each row its number, and marks in *lines* how far the rows go.
+class Placed(Protocol):
+    """What rows are made of, and knows the place behind the last of them."""
 
-    :param read: what the rows are made of, and knows the place behind the last of them
-    """
+    place: Place
 
-    def __init__(self, lines: Lines, read: Lines | Records) -> None:
-        self._lines = lines
+
+class Marked(Protocol):
+    """A file of a list, in which is marked how far its rows go."""
+
+    mark: Mark
+    file: str
+
+
+class Rows:
+    """Gives each row its number, and marks in *file* how far the rows go that were made of *read*."""
+
+    def __init__(self, file: Marked, read: Placed) -> None:
+        self._file = file
         self._read = read
 
     def target(self, line: int, url: str, columns: dict[str, Any]) -> Target:
         """The row on *line*, invalid when *url* is none."""
-        return Target(self._next(), line, url, columns, why_not_a_url(url))
+        return Target(self._next(), line, url, columns, why_not_a_url(url), self._file.file)
 
     def invalid(self, line: int, text: str | bytes | None, error: str, columns: dict[str, Any] | None = None) -> Target:
         """The row on *line*, which has something wrong with it."""
@@ -74,11 +96,11 @@ class _Rows:
             text = text.decode(errors="backslashreplace")
         # Redacted before it is cut, which may take away the @ that tells a password.
         shown = redact_url((text or "").strip())[:_INVALID_LENGTH].encode(errors="backslashreplace").decode()
-        return Target(self._next(), line, shown, columns or {}, error)
+        return Target(self._next(), line, shown, columns or {}, error, self._file.file)
 
     def _next(self) -> int:
-        self._lines.mark = Mark(self._lines.mark.rows + 1, self._read.place)
-        return self._lines.mark.rows
+        self._file.mark = Mark(self._file.mark.rows + 1, self._read.place)
+        return self._file.mark.rows
 
 
 def why_not_a_url(url: str) -> str | None:
@@ -109,7 +131,7 @@ RowParser: TypeAlias = Callable[[Lines, str], Iterator[Target]]
 
 
 def _text(lines: Lines, url_field: str) -> Iterator[Target]:
-    rows = _Rows(lines, lines)
+    rows = Rows(lines, lines)
     for number, data in lines:
         if data and data.lstrip().startswith(b"#"):
             continue
@@ -120,14 +142,14 @@ def _text(lines: Lines, url_field: str) -> Iterator[Target]:
 
 
 def _json_lines(lines: Lines, url_field: str) -> Iterator[Target]:
-    rows = _Rows(lines, lines)
+    rows = Rows(lines, lines)
     filled = ((number, data) for number, data in lines if data is None or data.strip())
     # The first row is read at once, so that a missing field shows at once.
     first = [_json_row(rows, *line, url_field, first=True) for line in islice(filled, 1)]
     return chain((row for row in first if not lines.skipped), (_json_row(rows, *line, url_field) for line in filled))
 
 
-def _json_row(rows: _Rows, number: int, data: bytes | None, url_field: str, first: bool = False) -> Target:
+def _json_row(rows: Rows, number: int, data: bytes | None, url_field: str, first: bool = False) -> Target:
     if error := why_not_text(data, LINE_LIMIT):
         return rows.invalid(number, data, error)
     assert data is not None
@@ -136,8 +158,8 @@ def _json_row(rows: _Rows, number: int, data: bytes | None, url_field: str, firs
         row = json.loads(text)
     except (ValueError, RecursionError) as e:
         return rows.invalid(number, text, f"broken JSON: {e}")
-    is_failure = isinstance(row, dict) and row.keys() == FAILURE_KEYS and isinstance(row["row"], dict)
-    if error := (None if is_failure else why_not_text(data)) or _why_not_json(row, text):
+    is_failure = is_failure_line(row)
+    if error := (None if is_failure else why_not_text(data)) or why_not_columns(row, text):
         return rows.invalid(number, text, error)
     if is_failure:
         return _failed_row(rows, number, row)
@@ -151,7 +173,16 @@ def _json_row(rows: _Rows, number: int, data: bytes | None, url_field: str, firs
     return rows.target(number, url.strip(), row)
 
 
-def _failed_row(rows: _Rows, number: int, failure: dict[str, Any]) -> Target:
+def is_failure_line(line: Any) -> bool:
+    """Whether *line*, read from JSON, is one of a failures file."""
+    return (
+        isinstance(line, dict)
+        and FAILURE_KEYS <= line.keys() <= _FAILURE_KEYS_WITH_FILE
+        and isinstance(line["row"], dict)
+    )
+
+
+def _failed_row(rows: Rows, number: int, failure: dict[str, Any]) -> Target:
     """The row that a line of a failures file was written for."""
     url, columns = str(failure["url"]), failure["row"]
     if failure["outcome"] == "skipped/invalid":
@@ -162,8 +193,8 @@ def _failed_row(rows: _Rows, number: int, failure: dict[str, Any]) -> Target:
     return rows.target(number, url, columns)
 
 
-def _why_not_json(row: Any, text: str) -> str | None:
-    """What keeps *row*, read from *text*, from being used, though it is JSON."""
+def why_not_columns(row: Any, text: str) -> str | None:
+    """What keeps *row*, which is *text* in JSON, from being used, though it is JSON."""
     if not isinstance(row, dict):
         return f"not a JSON object but {type(row).__name__}"
     if text.count("[") + text.count("{") > _DEPTH and _deeper_than(_DEPTH, row):
@@ -184,19 +215,21 @@ def _deeper_than(levels: int, value: Any) -> bool:
 def _separated(delimiter: str) -> RowParser:
     def parse(lines: Lines, url_field: str) -> Iterator[Target]:
         records = Records(lines, delimiter)
-        rows = _Rows(lines, records)
+        rows = Rows(lines, records)
         # A record without a filled cell is a blank line.
         filled = ((n, cells) for n, cells in records if isinstance(cells, Broken) or any(map(str.strip, cells)))
         names: list[str] = []
         for _, header in islice(filled, 1):
-            names = _column_names(header, url_field)
+            if isinstance(header, Broken):
+                raise MissingColumnError(f"has a header that cannot be read: {header.error}")
+            names = column_names(header, url_field)
         return (_separated_row(rows, number, cells, names, url_field, delimiter) for number, cells in filled)
 
     return parse
 
 
 def _separated_row(
-    rows: _Rows, number: int, cells: list[str] | Broken, names: list[str], url_field: str, delimiter: str
+    rows: Rows, number: int, cells: list[str] | Broken, names: list[str], url_field: str, delimiter: str
 ) -> Target:
     if isinstance(cells, Broken):
         return rows.invalid(number, cells.data, cells.error)
@@ -208,10 +241,11 @@ def _separated_row(
     return rows.target(number, columns.pop(url_field).strip(), columns)
 
 
-def _column_names(header: list[str] | Broken, url_field: str) -> list[str]:
-    """The names in *header*; a column without one (a data frame's index, say) is called after its place."""
-    if isinstance(header, Broken):
-        raise MissingColumnError(f"has a header that cannot be read: {header.error}")
+def column_names(header: Sequence[str], url_field: str) -> list[str]:
+    """The names in *header*; a column without one (a data frame's index, say) is called after its place.
+
+    :raises MissingColumnError: when none is called *url_field*, or two are called the same
+    """
     names = [name.strip() or f"column_{place}" for place, name in enumerate(header, 1)]
     if url_field not in names:
         raise MissingColumnError(_no_column(url_field, names))

@@ -25,6 +25,7 @@ from scrapy_batcher.cooperator import CooperatorExtension
 from scrapy_batcher.errors import refuse
 from scrapy_batcher.item import BatchItem, Body, make_item
 from scrapy_batcher.outcome import Outcome, attempts_of, error_text, exception_of, failure_names, outcome_of, refusal
+from scrapy_batcher.overrides import overrides_of
 from scrapy_batcher.rows import Target
 from scrapy_batcher.shard import WHOLE, Shard
 from scrapy_batcher.sources import Source, SourceError
@@ -37,8 +38,9 @@ class BatchSpider(scrapy.Spider):
 
     Subclasses override `parse`, `make_request` and `on_failure`.
 
-    :param urls: the list: a path, or ``-`` for stdin
-    :param format: its format, as `Source` takes it; by default what the file's name says
+    :param urls: the list: a path, a location that fsspec knows, or ``-`` for stdin; several files, and patterns, with
+        commas between, as `locations.locations_in` takes them
+    :param format: its format, as `Source` takes it; by default what each file's name says
     :param url_field: the column that holds the URL
     :param failures: path of the failures file; by default what ``BATCHER_FAILURES`` says
     :param shard: the part of the list that this process works on: ``2/8`` for the second of eight; by default all of it
@@ -110,19 +112,21 @@ class BatchSpider(scrapy.Spider):
             await cooperator.run(self)
 
     def make_request(self, target: Target) -> Request:
-        """The request for *target*. A user name and password in its URL become an ``Authorization`` header, so that no
-        log shows them.
+        """The request for *target*, with what its columns say of it where ``BATCHER_OVERRIDES`` lets them. A user name
+        and password in its URL become an ``Authorization`` header, so that no log shows them.
 
         :raises ValueError: when the URL cannot be requested; the target is then ``skipped/invalid``
         """
         url, headers = _without_credentials(target.url)
+        overrides = overrides_of(target, self._config.overrides) if self._config.overrides else {}
         return Request(
             url,
-            headers=headers,
+            headers=headers | overrides.pop("headers", {}),
             callback=self.parse,
             errback=self.on_failure,
             dont_filter=True,
             meta={TARGET_KEY: target},
+            **overrides,
         )
 
     def parse(self, response: Response, **kwargs: Any) -> Any:
@@ -132,7 +136,7 @@ class BatchSpider(scrapy.Spider):
         """
         if self._config.bodies:
             return self._parse_saved(response)
-        return [make_item(response.meta[TARGET_KEY], response, self._config.fields, self._config.columns)]
+        return self._items(response)
 
     async def save_body(self, response: Response) -> Body:
         """Write the body of *response* to a file in ``BATCHER_BODIES``. A target has one such file: that of its page.
@@ -147,8 +151,11 @@ class BatchSpider(scrapy.Spider):
         return await bodies.save(response.meta[TARGET_KEY], response)
 
     async def _parse_saved(self, response: Response) -> list[BatchItem]:
-        body = await self.save_body(response)
-        return [make_item(response.meta[TARGET_KEY], response, self._config.fields, self._config.columns, body)]
+        return self._items(response, await self.save_body(response))
+
+    def _items(self, response: Response, body: Body | None = None) -> list[BatchItem]:
+        config, target = self._config, response.meta[TARGET_KEY]
+        return [make_item(target, response, config.fields, config.columns, body, config.overrides)]
 
     def on_failure(self, failure: Failure) -> Any:
         """What becomes of a failure, after all retries: by default one line in the log.
@@ -182,7 +189,7 @@ class BatchSpider(scrapy.Spider):
                 self.logger.warning(outcome.describe(target, 0))
 
 
-def _without_credentials(url: str) -> tuple[str, dict[str, bytes]]:
+def _without_credentials(url: str) -> tuple[str, dict[str, Any]]:
     """*url* without its user name and password, and the headers that stand for them."""
     if "@" not in url:
         return url, {}  # most of them

@@ -49,7 +49,9 @@ class Server:
                 first = b""
                 request_line, *header_lines = head.decode("latin-1").strip().split("\r\n")
                 headers = dict(line.split(": ", 1) for line in header_lines)
-                await self.respond(request_line.split(" ")[1], headers, writer)
+                self.body = await reader.readexactly(int(headers.get("Content-Length", 0)))
+                self.method, path, _ = request_line.split(" ")
+                await self.respond(path, headers, writer)
         except (asyncio.IncompleteReadError, ConnectionError, AbortError, asyncio.CancelledError):
             pass  # the client left, or the test is over
         finally:
@@ -112,6 +114,11 @@ class Server:
     async def get_page(self, rest: str, query: dict[str, str], writer: asyncio.StreamWriter) -> None:
         body = PAGE.format(name=rest, body="x" * int(query.get("size", 10)))
         await send(writer, 200, body.encode(), "text/html; charset=utf-8")
+
+    async def get_echo(self, rest: str, query: dict[str, str], writer: asyncio.StreamWriter) -> None:
+        headers = self.last_headers["/echo"]
+        echo = {"method": self.method, "key": headers.get("X-Key"), "type": headers.get("Content-Type")}
+        await send(writer, 200, json.dumps({**echo, "body": self.body.decode()}).encode(), "text/plain")
 
     async def get_latin(self, rest: str, query: dict[str, str], writer: asyncio.StreamWriter) -> None:
         await send(writer, 200, "<p>caf\u00e9</p>".encode("latin-1"), "text/html; charset=iso-8859-1")

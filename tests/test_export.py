@@ -105,12 +105,12 @@ def test_export_as_a_table(job: Project) -> None:
     assert (run.status, run.log, run.output) == (0, "", "")
     with (job.path / "all.csv").open(newline="", encoding="utf-8") as file:
         header, *rows = csv.reader(file)
-    assert header == ["url", "line", "outcome", "status", "error", "attempts", "name", "row_status"]
-    assert [row[1:4] for row in rows] == [
-        ["2", "fetched", "200"], ["3", "failed/http-404", "404"], ["5", "failed/http-500", "500"],
-        ["6", "failed/refused", ""], ["7", "skipped/invalid", ""],
+    assert header == ["url", "file", "line", "outcome", "status", "error", "attempts", "name", "row_status"]
+    assert [row[1:5] for row in rows] == [
+        ["", "2", "fetched", "200"], ["", "3", "failed/http-404", "404"], ["", "5", "failed/http-500", "500"],
+        ["", "6", "failed/refused", ""], ["", "7", "skipped/invalid", ""],
     ]  # fmt: skip
-    assert rows[1][6:] == ["", 'two\nlines, "quoted"']
+    assert rows[1][7:] == ["", 'two\nlines, "quoted"']
     assert "secret" not in (job.path / "all.csv").read_text(encoding="utf-8")
 
 
@@ -235,11 +235,11 @@ def test_columns_that_differ(tmp_path: Path) -> None:
     other = make_job(tmp_path / "other", 1, [{"z": False}])
     table = list(csv.reader(io.StringIO("\n".join(export([one, other, f"{one}{os.sep}"], "csv")))))
     assert table == [
-        ["url", "line", "outcome", "status", "error", "attempts", "a", "row_row_line", "b", "row_line", "z"],
-        ["http://h/1", "1", "failed/other", "", "lost", "0", "1", "7", "", "", ""],
-        ["http://h/2", "2", "failed/other", "", "lost", "0", "", "", '[true, {"c": null}]', "", ""],
-        ["http://h/3", "3", "failed/other", "", "lost", "0", "", "", "", "ü", ""],
-        ["http://h/1", "1", "failed/other", "", "lost", "0", "", "", "", "", "false"],
+        ["url", "file", "line", "outcome", "status", "error", "attempts", "a", "row_row_line", "b", "row_line", "z"],
+        ["http://h/1", "", "1", "failed/other", "", "lost", "0", "1", "7", "", "", ""],
+        ["http://h/2", "", "2", "failed/other", "", "lost", "0", "", "", '[true, {"c": null}]', "", ""],
+        ["http://h/3", "", "3", "failed/other", "", "lost", "0", "", "", "", "ü", ""],
+        ["http://h/1", "", "1", "failed/other", "", "lost", "0", "", "", "", "", "false"],
     ]
 
 

@@ -20,6 +20,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 import scrapy
 from pytest_twisted import ensureDeferred
@@ -1099,6 +1100,14 @@ async def test_a_feed_that_lost_something(server: MockServer, work: Work) -> Non
 # -- stdin -------------------------------------------------------------------------------------------------------------
 
 
+def ipc_stream(urls: list[str]) -> bytes:
+    sink = pa.BufferOutputStream()
+    table = pa.table({"url": urls})
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table, max_chunksize=7)
+    return sink.getvalue().to_pybytes()
+
+
 @pytest.fixture
 def stdin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """A function that puts its argument on stdin."""
@@ -1115,15 +1124,18 @@ def stdin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         file.close()
 
 
-@pytest.mark.parametrize("form", ["txt", "csv", "csv.gz"])
+@pytest.mark.parametrize("form", ["txt", "csv", "csv.gz", "sitemap", "arrow"])
 @ensureDeferred
 async def test_stdin_is_kept(server: MockServer, work: Work, stdin, caplog, form: str) -> None:
     """A list on stdin is resumed from what was kept of it: given once more, or a longer one, or nothing."""
 
     def lines(count: int) -> bytes:
-        data = (b"url\n" if "csv" in form else b"") + "".join(
-            f"{server.url(f'page/{n}')}\n" for n in range(count)
-        ).encode()
+        urls = [server.url(f"page/{n}") for n in range(count)]
+        if form == "sitemap":
+            return f"<urlset>{''.join(f'<url><loc>{url}</loc></url>' for url in urls)}</urlset>".encode()
+        if form == "arrow":
+            return ipc_stream(urls)
+        data = (b"url\n" if "csv" in form else b"") + "".join(f"{url}\n" for url in urls).encode()
         return gzip.compress(data, mtime=0) if form.endswith("gz") else data
 
     await work.run(Stops, urls=stdin(lines(20)), format=form, pages=3)

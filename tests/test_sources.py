@@ -178,14 +178,14 @@ def test_an_unknown_format_is_refused_at_once(location, row_format, named):
     """An unknown format is refused by name, with those that are known."""
     sentence = complaint(location, row_format)
     assert named in sentence
-    assert "txt, csv, tsv, jsonl, and .gz, .bz2, .xz, .zst" in sentence
+    assert "txt, csv, tsv, jsonl, sitemap, parquet, arrow, and .gz, .bz2, .xz, .zst" in sentence
 
 
 def test_a_file_that_cannot_be_opened(tmp_path):
     """A file that is not there, or is a folder, is refused in one sentence that names it once."""
     assert complaint(tmp_path / "no") == f"{tmp_path}/no cannot be read: No such file or directory"
     assert complaint(tmp_path) == f"{tmp_path} cannot be read: Is a directory"
-    assert "secret" not in complaint("http://user:secret@host/list")
+    assert "secret" not in complaint("http://user:secret@127.0.0.1:1/list")
 
 
 # -- stdin -------------------------------------------------------------------------------------------------------------

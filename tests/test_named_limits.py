@@ -287,10 +287,11 @@ async def test_a_rate_in_all(server: MockServer, urls, kind: str) -> None:
 async def test_a_rate_of_a_host(server: MockServer, urls) -> None:
     """With a rate of one host, so many are begun there a second; a burst at once, if it may."""
     limits = {"host:127.0.0.1": {"rate": "10/s"}, "host:127.0.0.2": {"rate": "600/minute", "burst": 4}}
-    await run(BatchSpider, urls(*pages(server, ["127.0.0.1", "127.0.0.2"], 8)), {"BATCHER_LIMITS": limits})
+    await run(BatchSpider, urls(*pages(server, ["127.0.0.1", "127.0.0.2"], 16)), {"BATCHER_LIMITS": limits})
     times = server.control()["times"]
-    assert seconds(times["127.0.0.1"]) >= 0.4
-    assert seconds(times["127.0.0.2"]) >= 0.2
+    # 1.5 s and 1.2 s, less what the first may have been on its way when the machine is busy.
+    assert seconds(times["127.0.0.1"]) >= 0.6
+    assert seconds(times["127.0.0.2"]) >= 0.5
 
 
 # -- limits that change ------------------------------------------------------------------------------------------------

@@ -188,7 +188,8 @@ def test_commands(document: Path, reader: Reader, scrapy: Path) -> None:
     assert "incomplete" not in logs, logs
     crawls = len(re.findall(r"\bscrapy crawl ", code)) + code.count("seq ") - code.count("BATCHER_ENABLED=False")
     assert len(re.findall(r"Batch finished\n.* \+ 0 pending$", logs, re.MULTILINE)) == crawls, logs
-    outputs = re.findall(r" -[oO] ([\w./-]+)(?= |$)", code, re.MULTILINE)
+    named = re.findall(r" -[oO] ([\w./{}-]+)(?= |$)", code, re.MULTILINE)
+    outputs = [name.replace("{}", shard) for name in named for shard in ("12" if "{}" in name else "1")]
     assert outputs
     folder = reader.project.path / ("pages" if "startproject pages" in code else "")
     for name in outputs:
@@ -236,3 +237,31 @@ async def _run_inside(code: str, reader: Reader) -> None:
     assert crawler.totals.outcomes == {"fetched": 3}
     items = [json.loads(line) for line in (folder / "items.jsonl").read_text().splitlines()]
     assert len(items) == 3
+
+
+class Refs:
+    """A pipeline that knows each item by its ``ref``."""
+
+    def process_item(self, item):
+        return item if item["ref"] else None
+
+
+@pytest.mark.parametrize(
+    "settings, outcomes",
+    [
+        pytest.param({"ITEM_PIPELINES": {Refs: 200}}, {"failed/pipeline": 3, "failed/http-404": 1}, id="alltheplaces"),
+        pytest.param({"HTTPERROR_ALLOW_ALL": True, "HTTPPROXY_ENABLED": False}, {"fetched": 4}, id="kingfisher"),
+        pytest.param(
+            {"EXTENSIONS": {"scrapy.extensions.closespider.CloseSpider": None}, "CLOSESPIDER_ITEMCOUNT": 1}
+            | {"AUTOTHROTTLE_ENABLED": True, "AUTOTHROTTLE_START_DELAY": 0.01, "ROBOTSTXT_OBEY": True}
+            | {"DOWNLOADER_MIDDLEWARES": {"scrapy.downloadermiddlewares.robotstxt.RobotsTxtMiddleware": 543}},
+            {"fetched": 3, "failed/http-404": 1},
+            id="city-scrapers",
+        ),
+    ],
+)
+@pytest_twisted.ensureDeferred
+async def test_existing_projects(settings: dict, outcomes: dict[str, int], reader: Reader) -> None:
+    """With what the three public projects set, a batch does as docs/existing-project.md says."""
+    crawler = await run(BatchSpider, str(reader.project.path / "list.txt"), settings)
+    assert crawler.totals.outcomes == outcomes

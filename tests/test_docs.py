@@ -247,7 +247,7 @@ class Refs:
 
 
 @pytest.mark.parametrize(
-    "settings, outcomes",
+    ("settings", "outcomes"),
     [
         pytest.param({"ITEM_PIPELINES": {Refs: 200}}, {"failed/pipeline": 3, "failed/http-404": 1}, id="alltheplaces"),
         pytest.param({"HTTPERROR_ALLOW_ALL": True, "HTTPPROXY_ENABLED": False}, {"fetched": 4}, id="kingfisher"),

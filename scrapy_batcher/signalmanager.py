@@ -63,7 +63,7 @@ class SignalManager(scrapy.signalmanager.SignalManager):
             except Exception:
                 _logger.exception(_BROKEN, receiver, extra=extra)
                 result = Failure()  # type: ignore[no-untyped-call]  # as above
-            if isinstance(result, Deferred):
+            if result is not None and isinstance(result, Deferred):
                 _logger.error("Cannot return deferreds from signal handler: %s", receiver, extra=extra)
             results.append((receiver, result))
         return results

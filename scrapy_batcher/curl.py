@@ -74,7 +74,7 @@ class CurlDownloadHandler(BaseDownloadHandler):
     """Downloads ``http`` and ``https`` with libcurl, as Scrapy's own handler does with Twisted.
 
     It honours the same settings, ``meta`` keys, signals and errors. It needs asyncio: Scrapy's default reactor, or
-    ``TWISTED_REACTOR_ENABLED=False``. What it does differently is in the README.
+    ``TWISTED_REACTOR_ENABLED=False``. What it does differently is in docs/fast.md.
 
     For any Scrapy project::
 

@@ -1,4 +1,4 @@
-"""What the README says is there, and what is there the README says."""
+"""What the README and docs/ say is there, and what is there they say."""
 
 from __future__ import annotations
 
@@ -11,6 +11,10 @@ from tests.conftest import ROOT, Project
 from tests.mockserver import MockServer
 
 README = (ROOT / "README.md").read_text()
+SETTINGS = (ROOT / "docs/settings.md").read_text()
+LISTS = (ROOT / "docs/lists.md").read_text()
+OUTPUT = (ROOT / "docs/output.md").read_text()
+PROMISES = (ROOT / "docs/promises.md").read_text()
 
 
 # What is in the configuration of Scrapy's own settings.
@@ -33,14 +37,15 @@ def blocks(language: str) -> list[str]:
 
 def test_settings() -> None:
     """Every setting is in the table with its default, and the table has no other."""
-    table = dict(re.findall(r"^\| `BATCHER_(\w+)` \| `(.*?)` \|", README, re.MULTILINE))
+    table = dict(re.findall(r"^\| `BATCHER_(\w+)` \| `(.*?)` \|", SETTINGS, re.MULTILINE))
     defaults = {name.lower(): eval(value) for name, value in table.items()}
     config = Config()
     assert defaults.keys() | _SCRAPYS == vars(config).keys()
     for name, value in defaults.items():
         assert getattr(config, name) == (type(getattr(config, name))(value) if isinstance(value, list) else value)
     for field in FIELDS:
-        assert f"`{field}`" in README
+        assert f"`{field}`" in OUTPUT
+    assert set(re.findall(r"BATCHER_(\w+)", README)) <= table.keys()
 
 
 def test_outcomes() -> None:
@@ -48,17 +53,17 @@ def test_outcomes() -> None:
     code = "".join(path.read_text() for path in (ROOT / "scrapy_batcher").glob("*.py"))
     outcomes = set(re.findall(r'"((?:failed|skipped)/[a-z-]+)"', code))
     assert len(outcomes) > 15
-    assert {name for name in outcomes if f"`{name}`" not in README} == set()
+    assert {name for name in outcomes if f"`{name}`" not in PROMISES} == set()
 
 
 def test_arguments_and_totals() -> None:
     """The spider's arguments and the totals' names are there."""
     arguments = set(inspect.signature(BatchSpider.__init__).parameters) - {"self", "name", "kwargs"}
-    assert (
-        set(re.findall(r"^\| `(\w+)` \| ", README.split("### Arguments")[1].split("###")[0], re.MULTILINE)) == arguments
-    )
+    section = LISTS.split("## Arguments")[1].split("## ")[0]
+    assert set(re.findall(r"^\| `(\w+)` \| ", section, re.MULTILINE)) == arguments
+    assert {name for name in arguments if f"`{name}`" not in README} == set()
     for name in (*Totals.__dataclass_fields__, "fetched", "failed", "skipped"):
-        assert f"`{name}`" in README
+        assert f"`{name}`" in SETTINGS
 
 
 def test_ci_runs_the_test_command() -> None:

@@ -78,7 +78,7 @@ class Addon:
             for key, part in parts.items():
                 if key not in settings[name]:
                     settings[name].set(key, part, priority="addon")
-        if is_enabled and _is_curl_wanted(settings) and _has_curl():
+        if is_enabled and _is_curl_wanted(settings) and _has_curl(settings):
             for scheme in ("http", "https"):
                 if scheme not in settings["DOWNLOAD_HANDLERS"]:
                     # Not at a lower priority: without a reactor Scrapy sets another handler at this one.
@@ -92,9 +92,11 @@ def _is_curl_wanted(settings: Settings) -> bool:
     return boolean(settings, "BATCHER_CURL", Config.curl) and has_asyncio and not has_own_tls
 
 
-def _has_curl() -> bool:
-    """Whether there is a pycurl, and one that works."""
+def _has_curl(settings: Settings) -> bool:
+    """Whether there is a pycurl, and one that works; a warning when *settings* ask for what needs it."""
     if find_spec("pycurl") is None:
+        if boolean(settings, "BATCHER_HTTP2", Config.http2):
+            _logger.warning("BATCHER_HTTP2 needs pycurl: pip install 'scrapy-batcher[fast]'; without it, HTTP/1.1")
         return False
     try:
         import_module("scrapy_batcher.curl")

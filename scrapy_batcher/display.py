@@ -57,7 +57,7 @@ def board_for(spider: Batch, config: Config, settings: BaseSettings) -> Board | 
         wanted = "bar" if _is_alone(spider, config, settings) and _has_bar() else "lines"
     elif wanted == "bar" and not _has_bar():
         wanted = "lines"
-        spider.logger.warning("BATCHER_PROGRESS is 'bar', for which tqdm is missing: install the extra progress")
+        spider.logger.warning("BATCHER_PROGRESS is 'bar', which needs tqdm: pip install 'scrapy-batcher[progress]'")
     if wanted == "bar" and (terminal := _terminal()):
         from scrapy_batcher.bar import Bar  # noqa: PLC0415 - there may be no tqdm
 

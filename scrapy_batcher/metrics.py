@@ -44,7 +44,7 @@ class MetricsExtension:
             from scrapy_batcher.measures import Measures  # noqa: PLC0415 - imports what is in an extra
             from scrapy_batcher.outlets import Endpoint, Textfile  # noqa: PLC0415 - as above
         except ImportError as e:
-            raise refuse(f"BATCHER_METRICS needs prometheus_client ({e}): pip install prometheus_client") from e
+            raise refuse(f"BATCHER_METRICS needs prometheus_client ({e}): pip install 'scrapy-batcher[metrics]'") from e
         measures = Measures(crawler, config, limits)
         outlet: Endpoint | Textfile
         try:

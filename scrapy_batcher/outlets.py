@@ -28,7 +28,7 @@ from scrapy_batcher.loop import thread_safe_caller
 from scrapy_batcher.values import Address
 
 if TYPE_CHECKING:
-    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment  # wsgiref.types is new in Python 3.11
 
 logger = logging.getLogger(__name__)
 

@@ -61,8 +61,8 @@ def test_not_chosen_for_what_has_a_handler() -> None:
     assert handlers(DOWNLOAD_HANDLERS={"http": None, "https": None}) == {"http": None, "https": None}
 
 
-def test_not_chosen_without_pycurl(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the extra ``fast`` everything is as Scrapy has it."""
+def test_not_chosen_without_pycurl(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """Without the extra ``fast`` everything is as Scrapy has it; who wishes HTTP/2 is told what to install."""
 
     def find_none(name: str) -> ModuleSpec | None:
         assert name == "pycurl"
@@ -70,6 +70,10 @@ def test_not_chosen_without_pycurl(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(addon, "find_spec", find_none)
     assert handlers() == {}
+    assert caplog.messages == []
+    assert handlers(BATCHER_HTTP2=True) == {}
+    sentence = "BATCHER_HTTP2 needs pycurl: pip install 'scrapy-batcher[fast]'; without it, HTTP/1.1"
+    assert caplog.messages == [sentence]
 
 
 @pytest.mark.parametrize("text", ["raise ImportError('another OpenSSL')", "version = 'PycURL/7.45.3 libcurl/7.88.1'"])

@@ -315,7 +315,8 @@ def test_a_bar_without_tqdm_is_asked_for(start: Callable[..., Watched], project:
     watched = start(columns=200, BATCHER_PROGRESS="bar")
     watched.end()
     assert any(
-        "BATCHER_PROGRESS is 'bar', for which tqdm is missing" in line for line in watched.terminal.settled().lines
+        "BATCHER_PROGRESS is 'bar', which needs tqdm: pip install 'scrapy-batcher[progress]'" in line
+        for line in watched.terminal.settled().lines
     )
 
 

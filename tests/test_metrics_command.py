@@ -88,7 +88,7 @@ def test_without_the_extra(project: Project) -> None:
     arguments = ("crawl", "batch", "-a", "urls=urls.txt")
     run = project.scrapy(*arguments, settings={"BATCHER_METRICS": 0})
     assert run.status == 1
-    assert "BATCHER_METRICS needs prometheus_client (it is not here): pip install prometheus_client" in run.log
+    assert "BATCHER_METRICS needs prometheus_client (it is not here): pip install 'scrapy-batcher[metrics]'" in run.log
     assert "Traceback" not in run.log
     assert project.scrapy(*arguments).status == 0
 

@@ -56,7 +56,8 @@ def number_axis(most: float, *, whole: bool = False) -> Axis:
 def time_axis(begin: float, end: float) -> Axis:
     """From one Unix time to another, in UTC."""
     step = next((step for step in _TIMES if (end - begin) / step <= _MOST), _TIMES[-1])
-    first, last = math.ceil(begin / step), math.floor(end / step)
+    # By a division without a rest, which does not round: a moment behind a tick is not at it.
+    first, last = int(-(-begin // step)), int(end // step)
     return Axis(begin, end, [(n * step, _time(n * step, step)) for n in range(first, last + 1)])
 
 

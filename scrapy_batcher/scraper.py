@@ -34,7 +34,8 @@ class Scraper:
     tests/test_scraper.py so that it fails when one goes away: ``ExecutionEngine.scraper`` with ``concurrent_items``,
     ``signals``, ``enqueue_scrape()``, ``call_spider_async()``, ``handle_spider_error()``, ``start_itemproc_async()``,
     ``_check_if_closing()``, ``slot.add_response_request()``, ``.next_response_request_deferred()`` and
-    ``.finish_response()``, ``spidermw.middlewares`` and ``.scrape_response_async()``; ``aiter_errback()``.
+    ``.finish_response()``, ``spidermw.middlewares`` and ``.scrape_response_async()``; ``aiter_errback()``,
+    ``Spider._parse()``, ``warn_on_generator_with_return_value()``, ``iterate_spider_output()``.
     """
 
     def __init__(self, crawler: Crawler) -> None:

@@ -16,6 +16,7 @@ import pytest_twisted
 from hypothesis import settings
 
 from tests.downloads import Client
+from tests.jobs import Work
 from tests.mockserver import MockServer
 from tests.wire import Script, Wire
 
@@ -132,6 +133,18 @@ class Project:
 
     def items(self, name: str = "items.jsonl") -> list[dict]:
         return [json.loads(line) for line in (self.path / name).read_text().splitlines()]
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Work:
+    return Work(tmp_path)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder, which is the current one."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
 SETTINGS = """

@@ -6,23 +6,16 @@ import hashlib
 import json
 import os
 from contextlib import nullcontext
-from pathlib import Path
 from unittest.mock import patch
 
-import pytest
 from pytest_twisted import ensureDeferred
 
 from scrapy_batcher import BatchSpider
 from scrapy_batcher.bodies import Bodies
 from scrapy_batcher.ledger import Ledger
 from tests.crawling import run
+from tests.jobs import Work
 from tests.mockserver import MockServer
-from tests.test_resume import Work
-
-
-@pytest.fixture
-def work(tmp_path: Path) -> Work:
-    return Work(tmp_path)
 
 
 def settings(work: Work, names: str = "hash", **more: object) -> dict:

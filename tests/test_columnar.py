@@ -25,8 +25,8 @@ from scrapy_batcher import columnar
 from scrapy_batcher.lines import ROW_LIMIT, START
 from scrapy_batcher.shard import Shard
 from scrapy_batcher.sources import Source, SourceError
+from tests.jobs import Stops, Work, complaint
 from tests.mockserver import MockServer
-from tests.test_resume import Stops, Work
 
 settings.register_profile("columnar", deadline=None, max_examples=40)  # a deadline would depend on the machine
 settings.load_profile("columnar")
@@ -61,11 +61,6 @@ def feather(table: pa.Table, rows: int = 3) -> bytes:
 FORMATS = {"parquet": parquet, "arrow": ipc_file, "arrows": ipc_stream, "feather": feather}
 
 
-@pytest.fixture
-def work(tmp_path: Path) -> Work:
-    return Work(tmp_path)
-
-
 def list_of(count: int, seed: str = "") -> pa.Table:
     return pa.table({"n": list(range(count)), "url": [f"http://h{n}/{seed}" for n in range(count)]})
 
@@ -73,13 +68,6 @@ def list_of(count: int, seed: str = "") -> pa.Table:
 def written(path: Path, data: bytes) -> str:
     path.write_bytes(data)
     return str(path)
-
-
-def complaint(*args) -> str:
-    with pytest.raises(SourceError) as raised:
-        list(Source(*args))
-    assert "\n" not in str(raised.value)
-    return str(raised.value)
 
 
 # -- rows --------------------------------------------------------------------------------------------------------------

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 from pytest_twisted import ensureDeferred
@@ -14,17 +13,12 @@ from scrapy_batcher.overrides import OVERRIDES, overrides_of
 from scrapy_batcher.rows import Target
 from scrapy_batcher.values import ConfigError
 from tests.crawling import make_crawler, run
+from tests.jobs import Work
 from tests.mockserver import MockServer
-from tests.test_resume import Work
 
 
 def target(**columns) -> Target:
     return Target(1, 1, "http://h/", columns)
-
-
-@pytest.fixture
-def work(tmp_path: Path) -> Work:
-    return Work(tmp_path)
 
 
 @pytest.mark.parametrize(

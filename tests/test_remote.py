@@ -7,7 +7,6 @@ import gzip
 import ssl
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import fsspec
 import pyarrow as pa
@@ -22,9 +21,9 @@ from scrapy_batcher.sources import Source, SourceError
 from tests.certificates import make_certificate, server_context
 from tests.conftest import Project
 from tests.fileserver import FileServer
+from tests.jobs import Stops, Work, complaint
 from tests.mockserver import MockServer
 from tests.test_command_line import wait_until
-from tests.test_resume import Stops, Work
 from tests.test_sitemap import index, loc, urlset
 
 MIB = 1024 * 1024
@@ -44,18 +43,6 @@ def memory() -> Iterator[dict[str, bytes]]:
     yield system.pipe_file
     system.store.clear()
     system.pseudo_dirs[:] = [""]
-
-
-@pytest.fixture
-def work(tmp_path: Path) -> Work:
-    return Work(tmp_path)
-
-
-def complaint(*args) -> str:
-    with pytest.raises(SourceError) as raised:
-        list(Source(*args))
-    assert "\n" not in str(raised.value)
-    return str(raised.value)
 
 
 def lines(count: int) -> bytes:

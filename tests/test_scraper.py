@@ -305,3 +305,39 @@ async def test_scrapys_own_middlewares_leave_items(server: MockServer, urls) -> 
     crawler = await run(BatchSpider, urls(server.url("page/one")))
     assert [leaves_items(middleware) for middleware in crawler.engine.scraper.spidermw.middlewares] == [True] * 6
     assert not any(leaves_items(middleware) for middleware in (Marking(crawler), Wrapping()))
+
+
+class Returning(BatchSpider):
+    """Has a callback that Scrapy warns of."""
+
+    def parse(self, response):
+        yield {"page": "parsed"}
+        return "too much"
+
+
+class Bare(BatchSpider):
+    """Leaves it to Scrapy which method a page is for."""
+
+    def make_request(self, target):
+        return super().make_request(target).replace(callback=None)
+
+    def parse(self, response):
+        yield {"page": "parsed"}
+
+
+@both
+@ensureDeferred
+async def test_a_generator_that_returns_something(server: MockServer, urls, concurrent_items: int) -> None:
+    """It is warned of, and what it has put out before is an item."""
+    with pytest.warns(UserWarning, match='is a generator and includes a "return" statement'):
+        crawler = await run(Returning, urls(server.url("page/one")), {"CONCURRENT_ITEMS": concurrent_items})
+    assert crawler.stats.get_value("item_scraped_count") == 1
+
+
+@both
+@ensureDeferred
+async def test_a_request_without_a_callback(server: MockServer, urls, concurrent_items: int) -> None:
+    """It is for ``parse``."""
+    crawler = await run(Bare, urls(server.url("page/one")), {"CONCURRENT_ITEMS": concurrent_items})
+    assert crawler.totals.outcomes == {"fetched": 1}
+    assert crawler.stats.get_value("item_scraped_count") == 1

@@ -20,30 +20,11 @@ from pytest_twisted import ensureDeferred
 from scrapy_batcher.lines import START
 from scrapy_batcher.locations import locations_in
 from scrapy_batcher.sources import Source, SourceError
+from tests.jobs import Stops, Work
 from tests.mockserver import MockServer
-from tests.test_resume import Stops, Work
 
 settings.register_profile("several", deadline=None, max_examples=60)  # a deadline would depend on the machine
 settings.load_profile("several")
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder, which is the current one."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-@pytest.fixture
-def work(tmp_path: Path) -> Work:
-    return Work(tmp_path)
-
-
-def complaint(*args) -> str:
-    with pytest.raises(SourceError) as raised:
-        list(Source(*args))
-    assert "\n" not in str(raised.value)
-    return str(raised.value)
 
 
 # -- which files -------------------------------------------------------------------------------------------------------

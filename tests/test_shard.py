@@ -22,8 +22,8 @@ from scrapy_batcher.rules import Rules
 from scrapy_batcher.shard import BY, WHOLE, Shard
 from scrapy_batcher.sources import Source, SourceError
 from tests.crawling import make_crawler
+from tests.jobs import Work
 from tests.mockserver import MockServer
-from tests.test_resume import Work
 
 settings.register_profile("shard", deadline=None, max_examples=60)  # a deadline would depend on the machine
 settings.load_profile("shard")
@@ -186,11 +186,6 @@ def test_a_shard_is_gone_on_with(urls, count, by, data):
 
 
 # -- a job of a shard --------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def work(tmp_path: Path) -> Work:
-    return Work(tmp_path)
 
 
 @pytest.mark.parametrize("by", BY)

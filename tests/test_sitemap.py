@@ -19,8 +19,8 @@ from scrapy_batcher.lines import START
 from scrapy_batcher.rows import Target
 from scrapy_batcher.shard import Shard
 from scrapy_batcher.sources import Source, SourceError
+from tests.jobs import Stops, Work
 from tests.mockserver import MockServer
-from tests.test_resume import Stops, Work
 
 settings.register_profile("sitemap", deadline=None, max_examples=60)  # a deadline would depend on the machine
 settings.load_profile("sitemap")
@@ -47,18 +47,6 @@ def loc(url: str) -> str:
 
 def with_doctype(declared: str, loc: str) -> bytes:
     return f"<!DOCTYPE urlset {declared}>\n".encode() + urlset(f"<loc>{loc}</loc>", head="")
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder, which is the current one."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-@pytest.fixture
-def work(tmp_path: Path) -> Work:
-    return Work(tmp_path)
 
 
 def rows_of(data: bytes, name: str = "sitemap.xml") -> list[Target]:

@@ -20,14 +20,9 @@ from warcio.cli import main as warcio
 from scrapy_batcher import BatchSpider, StartError
 from scrapy_batcher.warc import Records
 from tests.crawling import finish, watched
+from tests.jobs import Stops, Work
 from tests.mockserver import MockServer
-from tests.test_resume import Stops, Work
 from tests.wire import always
-
-
-@pytest.fixture
-def work(tmp_path: Path) -> Work:
-    return Work(tmp_path)
 
 
 def settings(work: Work, name: str = "out.warc.gz", **more: object) -> dict:

@@ -110,11 +110,20 @@ def opened(jobdirs: Sequence[str]) -> Iterator[dict[str, Ledger]]:
 
     :raises LedgerError: when in one of them there is no job that can be read
     """
+    paths = {jobdir: _found_in(jobdir) for jobdir in jobdirs}
     with ExitStack() as stack:
         ledgers = {}
-        for name in {Path(jobdir).resolve(): jobdir for jobdir in jobdirs}.values():
-            path = ledger_in(Path(name))
-            if not path.exists():
-                raise LedgerError(f"{name} has no job in it, as there is no {path.name}: name the JOBDIR of a batch")
-            ledgers[name] = stack.enter_context(closing(Ledger(path, read_only=True)))
+        for name in {path.resolve(): jobdir for jobdir, path in paths.items()}.values():
+            ledgers[name] = stack.enter_context(closing(Ledger(paths[name], read_only=True)))
         yield ledgers
+
+
+def _found_in(jobdir: str) -> Path:
+    path = ledger_in(Path(jobdir))
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError) as e:
+        raise LedgerError(f"{jobdir} has no job in it, as there is no {path.name}: name the JOBDIR of a batch") from e
+    except OSError as e:
+        raise LedgerError(f"{jobdir} cannot be looked into: {e.strerror}") from e
+    return path

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from itertools import count
 from pathlib import Path
 
@@ -105,15 +105,13 @@ def is_worked_on(jobdir: Path) -> bool:
     file = jobdir / _LOCK
     if not file.exists():
         return False
-    lock = sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", timeout=0, uri=True)
     try:
-        lock.execute("SELECT count(*) FROM sqlite_master")
-    except sqlite3.OperationalError as e:
+        with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", timeout=0, uri=True)) as lock:
+            lock.execute("SELECT count(*) FROM sqlite_master")
+    except sqlite3.Error as e:
         if "locked" not in str(e):
             raise JobDirError(f"it cannot be told whether a batch works in {jobdir}: {e} ({_LOCK})") from e
         return True
-    finally:
-        lock.close()
     return False
 
 

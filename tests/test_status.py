@@ -344,11 +344,20 @@ def test_in_a_project_and_outside(request: pytest.FixtureRequest, tmp_path: Path
         (["status", "job", "no"], "no has no job in it, as there is no ledger.sqlite: name the JOBDIR of a batch"),
         (["status", "job", "--all"], "there is no option --all: see scrapy batcher -h"),
         (["status", "empty"], "empty/ledger.sqlite is empty; it was left as it is: restore it"),
+        (["status", "x" * 300], "xxx cannot be looked into: File name too long"),
+        (["status", "job", "loop"], "loop cannot be looked into: Too many levels of symbolic links"),
+        (["status", "lock"], "it cannot be told whether a batch works in lock: file is not a database (ledger.lock)"),
+        (["report", "folder"], "it cannot be told whether a batch works in folder: "),
     ],
 )
 def test_what_it_cannot_do(tmp_path: Path, arguments: list[str], sentence: str) -> None:
     """What cannot be done is said, with a non-zero status, and nothing is told of the other jobs."""
     job(tmp_path / "job", FETCHED)
+    job(tmp_path / "lock", FETCHED)
+    (tmp_path / "lock" / "ledger.lock").write_text("no database" * 100)
+    job(tmp_path / "folder", FETCHED)
+    (tmp_path / "folder" / "ledger.lock").mkdir()
+    (tmp_path / "loop").symlink_to("loop")
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "ledger.sqlite").touch()
     run = Project(tmp_path).scrapy("batcher", *arguments)

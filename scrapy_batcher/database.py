@@ -273,10 +273,13 @@ class Database:
             yield
         except sqlite3.Error as e:
             name = self._path or "in SQLite's folder for temporary files"
-            # A plain DatabaseError is one of the file, an OperationalError one of the disk, the rights or the lock.
-            is_damaged = type(e) is sqlite3.DatabaseError
-            hint = "it was left as it is: restore it, or name another JOBDIR" if is_damaged else "is there room for it?"
-            raise LedgerError(f"the ledger {name} cannot be used: {e}; {hint}") from e
+            raise LedgerError(f"the ledger {name} cannot be used: {e}; {self._hint(e)}") from e
+
+    def _hint(self, error: sqlite3.Error) -> str:
+        # A plain DatabaseError is one of the file, an OperationalError one of the disk, the rights or the lock.
+        if type(error) is sqlite3.DatabaseError:
+            return "it was left as it is: restore it, or name another JOBDIR"
+        return "may it be read?" if self._is_read_only else "is there room for it?"
 
 
 def _log_of(path: Path) -> Path:

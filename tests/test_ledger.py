@@ -613,5 +613,12 @@ def test_a_damaged_file(tmp_path, damage):
 
 def test_a_folder_that_is_not_there(tmp_path):
     """A file that cannot be made is named."""
-    with pytest.raises(LedgerError, match=f"the ledger {tmp_path}/no/ledger cannot be used: unable to open"):
+    with pytest.raises(LedgerError, match=f"the ledger {tmp_path}/no/ledger cannot be used: .*is there room for it"):
         Ledger(tmp_path / "no" / "ledger")
+
+
+def test_one_that_may_not_be_read(tmp_path):
+    """Who only reads is not asked for room."""
+    (tmp_path / "ledger").mkdir()
+    with pytest.raises(LedgerError, match=f"the ledger {tmp_path}/ledger cannot be used: unable .*; may it be read"):
+        Ledger(tmp_path / "ledger", read_only=True)

@@ -31,7 +31,6 @@ def failures(jobdirs: Sequence[str], outcomes: Sequence[str]) -> Iterator[str]:
         for ledger in ledgers.values():
             for records in ledger.records.failures(_SLICE, outcomes):
                 yield from (failure_line(*record) for record in records)
-            ledger.check()
 
 
 def export(jobdirs: Sequence[str], format: str) -> Iterator[str]:
@@ -46,8 +45,6 @@ def export(jobdirs: Sequence[str], format: str) -> Iterator[str]:
             yield from _table(ledgers.values())
         else:
             yield from (failure_line(*record) for ledger in ledgers.values() for record in _records(ledger))
-        for ledger in ledgers.values():
-            ledger.check()
 
 
 def _table(ledgers: Iterable[Ledger]) -> Iterator[str]:

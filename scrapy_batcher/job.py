@@ -108,7 +108,8 @@ class Job:
 def opened(jobdirs: Sequence[str]) -> Iterator[dict[str, Ledger]]:
     """The ledgers of the jobs in *jobdirs*, each once, by the name of its directory.
 
-    :raises LedgerError: when in one of them there is no job that can be read
+    :raises LedgerError: when in one of them there is no job that can be read; and at the end, when a batch has begun to
+        write one meanwhile
     """
     paths = {jobdir: _found_in(jobdir) for jobdir in jobdirs}
     with ExitStack() as stack:
@@ -116,6 +117,8 @@ def opened(jobdirs: Sequence[str]) -> Iterator[dict[str, Ledger]]:
         for name in {path.resolve(): jobdir for jobdir, path in paths.items()}.values():
             ledgers[name] = stack.enter_context(closing(Ledger(paths[name], read_only=True)))
         yield ledgers
+        for ledger in ledgers.values():
+            ledger.check()
 
 
 def _found_in(jobdir: str) -> Path:

@@ -31,6 +31,8 @@ INVALID = Outcome("skipped/invalid")
 
 END = Mark(100, Place(100, 5000, 7))
 
+NOW = 1_700_000_000
+
 
 def job(folder: Path, *outcomes: Outcome | None, shard: str = "1/1", by: str = "host", end: Mark | None = END) -> str:
     """A job directory with a ledger of so many targets, read to the *end* of the list if there is one."""
@@ -160,10 +162,21 @@ def test_a_folder_without_a_job(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["job"]
 
 
+def test_a_batch_that_begins_meanwhile(tmp_path):
+    """What is told of a job that nobody works on is of one moment, or it is said that somebody does."""
+    path = job(tmp_path / "job", FETCHED, None)
+
+    def begin() -> float:
+        ledger = Ledger(tmp_path / "job" / "ledger.sqlite")
+        ledger.settle([Settlement(2, FETCHED, 1, NOW)], {})
+        ledger.close()
+        return NOW
+
+    with pytest.raises(LedgerError, match=r"a batch has begun to write the ledger .*: do it once more"):
+        list(status([path], begin))
+
+
 # -- how fast, and what is to come -------------------------------------------------------------------------------------
-
-NOW = 1_700_000_000
-
 
 @pytest.fixture
 def busy(tmp_path: Path) -> Iterator[tuple[str, Ledger]]:

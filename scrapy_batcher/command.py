@@ -92,6 +92,8 @@ def _write(lines: Iterator[str], path: str | None) -> None:
     :raises UsageError: when that cannot be
     """
     first = list(islice(lines, 1))  # before a file is made: when nothing can be had of a job it stays as it is
+    if not path and sys.stdout is None:
+        raise UsageError("stdout cannot be written: it is closed")
     try:
         with Path(path).open("w", encoding="utf-8", newline="\n") if path else nullcontext(_stdout()) as file:
             file.writelines(f"{line}\n" for line in chain(first, lines))

@@ -17,6 +17,8 @@ _HOSTS = 3  # that are named, of those with the most to do
 
 _URL_LENGTH = 200  # characters of a URL that are shown
 
+_NAME_LENGTH = 4096  # those of a directory's name: all of them
+
 
 def status(jobdirs: Sequence[str], clock: Callable[[], float] = time.time) -> Iterator[str]:
     """The lines that tell of the jobs in *jobdirs*, each once, and, if they are several, of all together.
@@ -34,7 +36,7 @@ def status(jobdirs: Sequence[str], clock: Callable[[], float] = time.time) -> It
     now = clock()
     for job, hosts in zip(jobs, surveys, strict=True):
         part = f", shard {job.shard}" if job.shard.count > 1 else ""
-        yield f"{job.name}{part}: {job.state}"
+        yield f"{one_line(job.name, _NAME_LENGTH)}{part}: {job.state}"
         yield from table(job.totals)
         yield from _speed([job], now)
         yield from _waits(job, hosts, now)

@@ -197,6 +197,15 @@ def test_a_full_disk_behind_stdout(tmp_path: Path) -> None:
     assert run.stderr.decode().splitlines()[-1].endswith("stdout cannot be written: No space left on device")
 
 
+def test_no_stdout(tmp_path: Path) -> None:
+    """It is said when stdout is closed, as a shell does with ``>&-``."""
+    make_job(tmp_path / "job", 3)
+    command = ["sh", "-c", 'exec "$@" >&-', "sh", *Project(tmp_path).command("batcher", "export", "job")]
+    run = subprocess.run(command, cwd=tmp_path, stderr=subprocess.PIPE, timeout=100)
+    assert run.returncode == 2
+    assert run.stderr.decode().splitlines()[-1].endswith("stdout cannot be written: it is closed")
+
+
 def test_a_batch_that_begins_meanwhile(tmp_path: Path) -> None:
     """What is read of a ledger that nobody writes is complete, or it is said that somebody does."""
     job = make_job(tmp_path / "job", 3)

@@ -155,6 +155,12 @@ def test_a_job_that_is_named_twice(tmp_path):
     assert list(status([path, f"{tmp_path}/job/../job"])) == list(status([f"{tmp_path}/job/../job"]))
 
 
+def test_a_name_that_is_no_text(tmp_path):
+    """Whatever a directory is called, its name is text that a terminal shows and does not obey."""
+    path = job(tmp_path / "\x1b[2J\udcff", FETCHED)
+    assert next(status([path])) == f"{tmp_path}/\\x1b[2J\\udcff: finished"
+
+
 def test_a_folder_without_a_job(tmp_path):
     """A folder that has no ledger is named, and stays as it is."""
     with pytest.raises(LedgerError, match=f"^{tmp_path} has no job in it, as there is no ledger.sqlite: name the JOB"):
@@ -177,6 +183,7 @@ def test_a_batch_that_begins_meanwhile(tmp_path):
 
 
 # -- how fast, and what is to come -------------------------------------------------------------------------------------
+
 
 @pytest.fixture
 def busy(tmp_path: Path) -> Iterator[tuple[str, Ledger]]:

@@ -168,7 +168,7 @@ def _labels(crawler: Crawler, config: Config) -> dict[str, str]:
     if isinstance(spider, Batch) and spider.source.shard != WHOLE:
         labels["shard"] = str(spider.source.shard)
     if config.jobdir:
-        labels["jobdir"] = config.jobdir
+        labels["jobdir"] = config.jobdir.encode("utf-8", "backslashreplace").decode()  # a path may be no UTF-8
     return labels
 
 

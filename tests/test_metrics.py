@@ -214,6 +214,14 @@ async def test_at_the_end(server: MockServer, urls, tmp_path, textfile) -> None:
 
 
 @ensureDeferred
+async def test_a_job_directory_that_is_no_text(server: MockServer, urls, tmp_path, textfile) -> None:
+    """A label is UTF-8, whatever the bytes of a path are."""
+    job = str(tmp_path / "\udcffé")
+    await run(BatchSpider, urls(server.url("page/1")), {"BATCHER_METRICS": textfile, "JOBDIR": job})
+    assert {sample.labels["jobdir"] for sample in in_file(textfile).samples} == {f"{tmp_path}/\\udcffé"}
+
+
+@ensureDeferred
 async def test_every_so_often(server: MockServer, urls, textfile, caplog) -> None:
     """The textfile is written while it runs; when that fails it is said, the batch goes on, and so do the writings."""
     path = urls(server.url("page/1"), server.url("page/2?gate=g"))

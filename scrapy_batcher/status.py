@@ -65,12 +65,12 @@ def _speed(jobs: Sequence[Job], now: float) -> Iterator[str]:
     line = f"{rate(sum(job.rate(now) for job in worked_on)):>10} targets a second, in {duration(longest)}"
     if runs > len(worked_on):
         line += f" of {runs} runs"
-    lately = [job.rate_lately(now) or 0.0 for job in jobs if job.is_running]
-    if lately:
-        line += f"; {rate(sum(lately))} in the last minute"
+    lately = sum(job.rate_lately(now) or 0.0 for job in jobs)
+    if any(job.is_running for job in jobs):
+        line += f"; {rate(lately)} in the last minute"
     pending = sum(job.totals.pending for job in jobs)
-    if sum(lately) and all(job.totals.complete and (job.is_running or not job.totals.pending) for job in jobs):
-        line += f"; about {duration(pending / sum(lately))} to go"
+    if pending and lately and all(job.totals.complete and (job.is_running or not job.totals.pending) for job in jobs):
+        line += f"; about {duration(max(pending / lately, 1.0))} to go"
     yield line
 
 

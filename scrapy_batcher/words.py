@@ -44,7 +44,9 @@ def size(bytes: float) -> str:
 
 
 def rate(number: float) -> str:
-    """*number* with a fraction when it is small."""
+    """*number* with a fraction when it is small: it is nothing only when there is none."""
+    if 0 < number < 0.095:
+        return _two_digits(number)
     return f"{number:,.1f}" if number < 100 else f"{number:,.0f}"
 
 

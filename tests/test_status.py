@@ -224,6 +224,17 @@ def test_what_is_to_come(busy: tuple[str, Ledger], monkeypatch: pytest.MonkeyPat
     ]
 
 
+def test_the_last_ones(busy: tuple[str, Ledger], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last few do not end in no time, and when there are none nothing is to go."""
+    path, ledger = busy
+    monkeypatch.setattr("scrapy_batcher.job.is_worked_on", lambda jobdir: True)
+    ledger.settle([Settlement(n, FETCHED, 1, NOW + 600, Answer(10, 0.1)) for n in range(602, 1000)], {})
+    assert "; about 1.0 s to go" in "".join(status([path], lambda: NOW + 601))
+    ledger.lanes.wake(NOW + 1000, 1)
+    ledger.settle([Settlement(n, FETCHED, 1, NOW + 600, Answer(10, 0.1)) for n in (601, 1000)], {})
+    assert " to go" not in "".join(status([path], lambda: NOW + 601))
+
+
 def test_what_has_ended(busy: tuple[str, Ledger], monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a job that nobody works on it is told how fast it was, up to its last checkpoint, and no more."""
     path, _ = busy

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -17,12 +18,15 @@ from scrapy_batcher.outcome import FETCHED
 from scrapy_batcher.progress import Totals
 from scrapy_batcher.records import Record
 from scrapy_batcher.survey import Survey, survey
+from scrapy_batcher.url import host_in
 
 _HOSTS = 10  # of each kind
 _EXAMPLES = 5  # of each outcome, at most
 _SOME = 3  # of each, though they have the same error
 _LOOKED_AT = 1000  # targets in each outcome, among which the examples are
 _SPANS = 60  # at most, into which the time is divided
+
+_ITS_OWN = re.compile(r"\w+://\S+|\d+")  # in an error: URLs and numbers
 
 _ROUND = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600)  # seconds of a span
 
@@ -119,11 +123,16 @@ def _examples(ledgers: Sequence[Ledger], outcome: str) -> list[Record]:
     """Targets that ended in *outcome*: of the errors among the first of them, those that most have, each once; and some
     more when there are few."""
     records = [record for ledger in ledgers for record in next(ledger.records.ended(outcome, _LOOKED_AT), [])]
-    errors = Counter(record.outcome.error for record in records)
-    first = {record.outcome.error: record for record in reversed(records)}
-    examples = [first[error] for error, _ in errors.most_common(_EXAMPLES)]
+    errors = [_error(record) for record in records]
+    first = dict(zip(reversed(errors), reversed(records), strict=True))
+    examples = [first[error] for error, _ in Counter(errors).most_common(_EXAMPLES)]
     others = (record for record in records if record not in examples)
     return examples + list(islice(others, max(_SOME - len(examples), 0)))
+
+
+def _error(record: Record) -> str:
+    """The error of *record* without its host, URLs and numbers, with which each would be another."""
+    return _ITS_OWN.sub("", (record.outcome.error or "").replace(host_in(record.target.url), ""))
 
 
 def _spans(jobs: Sequence[Job], now: float) -> list[Span]:

@@ -339,11 +339,24 @@ def test_how_long_answers_took(tmp_path: Path) -> None:
 
 def test_examples(tmp_path: Path) -> None:
     """Of each outcome there are a few examples, with different errors, the most frequent one first."""
-    errors = [f"e{n % 8}" if n % 2 else "often" for n in range(40)]
-    settled = {n: ("a", Outcome("failed/other", None, error), Answer()) for n, error in enumerate(errors)}
+    errors = ["abcdefgh"[n % 8] if n % 2 else "often" for n in range(40)]
+    settled = {n: ("h", Outcome("failed/other", None, error), Answer()) for n, error in enumerate(errors)}
     [reason] = Report.of([make_job(tmp_path / "job", settled)]).reasons
     assert (reason.outcome, reason.count) == ("failed/other", 40)
-    assert [record.outcome.error for record in reason.examples] == ["often", "e1", "e3", "e5", "e7"]
+    assert [record.outcome.error for record in reason.examples] == ["often", "b", "d", "f", "h"]
+
+
+def test_examples_whose_errors_name_them(tmp_path: Path) -> None:
+    """Errors that differ by what only one target has, its URL, host and numbers, are the same error."""
+    hosts = [f"name-{n}" for n in range(40)]
+    errors = [f"LostError: http://{host}/{n}: lost after {n} ms, as {host} is" for n, host in enumerate(hosts)]
+    errors[30] = "LostError: http://name-30/30: reset"
+    settled = {
+        n: (host, Outcome("failed/connection", None, error), Answer())
+        for n, (host, error) in enumerate(zip(hosts, errors, strict=True))
+    }
+    [reason] = Report.of([make_job(tmp_path / "job", settled)]).reasons
+    assert [record.outcome.error for record in reason.examples] == [errors[0], errors[30], errors[1]]
 
 
 @pytest.mark.parametrize("begun", [0, NOW - 10**8, NOW - 50, NOW + 10**8])

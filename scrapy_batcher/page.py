@@ -273,7 +273,7 @@ def _example(record: Record) -> str:
     target, outcome, attempts = record
     tries = "1 attempt" if attempts == 1 else f"{attempts} attempts"
     error = f'<span class="error">{_shown(outcome.error)}</span>' if outcome.error else ""
-    return f'{_link(target.url)}{error}<span class="soft">line {target.line:,}, {tries}</span>'
+    return f'{_link(target.url)}{error}<span class="soft">{_shown(target.where)}, {tries}</span>'
 
 
 def _link(url: str) -> str:

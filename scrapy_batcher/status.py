@@ -17,7 +17,7 @@ _HOSTS = 3  # that are named, of those with the most to do
 
 _URL_LENGTH = 200  # characters of a URL that are shown
 
-_NAME_LENGTH = 4096  # those of a directory's name: all of them
+_NAME_LENGTH = 4096  # those of a path: all of them
 
 
 def status(jobdirs: Sequence[str], clock: Callable[[], float] = time.time) -> Iterator[str]:
@@ -87,8 +87,9 @@ def _waits(job: Job, hosts: Survey, now: float) -> Iterator[str]:
         target, first, due = job.oldest
         tried = f", first tried {duration(max(now - first, 0.0))} ago" if first else ""
         waits = f", to be tried again in {duration(due - now)}" if due and due > now else ""
+        file = f", in {one_line(target.file, _NAME_LENGTH)}" if target.file else ""
         url = one_line(redact_url(target.url), _URL_LENGTH)
-        yield f"{target.line:>10,} is the line of the oldest that is pending: {url}{tried}{waits}"
+        yield f"{target.line:>10,} is the line of the oldest that is pending{file}: {url}{tried}{waits}"
 
 
 def _what_is_not_whole(jobs: Sequence[Job]) -> Iterator[str]:

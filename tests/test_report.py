@@ -283,7 +283,7 @@ def test_while_it_runs_and_after_a_kill(project: Project, server: MockServer) ->
     assert sum(span.settled["fetched"] for span in report.spans) == 30
 
 
-def make_job(folder: Path, settled: dict[int, tuple[str, Outcome, Answer]], shard: str = "1/1") -> str:
+def make_job(folder: Path, settled: dict[int, tuple[str, Outcome, Answer]], shard: str = "1/1", file: str = "") -> str:
     """A job in *folder*, whose targets ended a number of seconds after its start."""
     folder.mkdir()
     ledger = Ledger(folder / "ledger.sqlite")
@@ -291,7 +291,7 @@ def make_job(folder: Path, settled: dict[int, tuple[str, Outcome, Answer]], shar
     ledger.history._clock = lambda: NOW
     ledger.history.begin_run()
     rows = [
-        (Target(n, n, f"http://{host}/{n}", {}), (f"host:{host}",), None)
+        (Target(n, n, f"http://{host}/{n}", {}, file=file), (f"host:{host}",), None)
         for n, (host, _, _) in enumerate(settled.values(), 1)
     ]
     ledger.load(rows, Mark(len(rows), Place(len(rows), 10, 3)))
@@ -357,6 +357,12 @@ def test_examples_whose_errors_name_them(tmp_path: Path) -> None:
     }
     [reason] = Report.of([make_job(tmp_path / "job", settled)]).reasons
     assert [record.outcome.error for record in reason.examples] == [errors[0], errors[30], errors[1]]
+
+
+def test_which_file_an_example_is_in(tmp_path: Path) -> None:
+    """Of a list that has several files an example names its own."""
+    path = make_job(tmp_path / "job", {0: ("a", LOST, Answer())}, file="lists/<b>.txt")
+    assert "lists/&lt;b&gt;.txt line 1, 1 attempt<" in "".join(page(Report.of([path])))
 
 
 @pytest.mark.parametrize("begun", [0, NOW - 10**8, NOW - 50, NOW + 10**8])

@@ -155,6 +155,16 @@ def test_a_job_that_is_named_twice(tmp_path):
     assert list(status([path, f"{tmp_path}/job/../job"])) == list(status([f"{tmp_path}/job/../job"]))
 
 
+def test_which_file_the_oldest_is_in(tmp_path):
+    """Of a list that has several files it is told which of them has the oldest target that is pending."""
+    path = job(tmp_path / "job", end=None)
+    ledger = Ledger(tmp_path / "job" / "ledger.sqlite")
+    target = Target(1, 7, "http://h/", {}, file="lists/b.txt")
+    ledger.load([(target, ("host:h",), None)], Mark(1, Place(1, 10, 3)))
+    ledger.close()
+    assert last([path]) == "         7 is the line of the oldest that is pending, in lists/b.txt: http://h/"
+
+
 def test_a_name_that_is_no_text(tmp_path):
     """Whatever a directory is called, its name is text that a terminal shows and does not obey."""
     path = job(tmp_path / "\x1b[2J\udcff", FETCHED)

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from html import escape
+from collections.abc import Iterator
 
 from scrapy_batcher.axes import latency_axis, number_axis, time_axis
 from scrapy_batcher.history import bucket_start
 from scrapy_batcher.lanes import HostWork
 from scrapy_batcher.limiters import HOST
+from scrapy_batcher.parts import LENGTH, details, groups, legend, link, section, sentence, shown, unbroken
 from scrapy_batcher.plots import Caption, Column, areas, columns, ranking, strip
 from scrapy_batcher.records import Record
-from scrapy_batcher.redact import one_line, redact_url
+from scrapy_batcher.redact import one_line
 from scrapy_batcher.report import Report
 from scrapy_batcher.style import STYLE
 from scrapy_batcher.words import duration, latency, moment, rate, share, size
 
 _KINDS = ("fetched", "failed", "skipped")
 
-_LENGTH = 300  # characters of a text from outside that are shown
-_NAME_LENGTH = 32  # of one in a plot
+_NAME_LENGTH = 32  # characters of a text from outside in a plot
 
 # Whatever a text in it should try: nothing is loaded, and nothing is run.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
@@ -35,7 +34,7 @@ def page(report: Report) -> Iterator[str]:
     yield '<meta name="viewport" content="width=device-width, initial-scale=1">'
     yield f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
     yield '<link rel="icon" href="data:,">'
-    yield f"<title>{_shown(title)}: what happened</title>"
+    yield f"<title>{shown(title)}: what happened</title>"
     yield f"<style>{STYLE}</style>"
     yield "</head>"
     yield "<body>"
@@ -66,8 +65,8 @@ def _head(report: Report, title: str) -> Iterator[str]:
     totals = report.totals
     states = dict.fromkeys(job.state for job in report.jobs)
     yield "<header>"
-    yield f"<h1>{_shown(title)}</h1>"
-    yield f'<p class="soft">{_shown("; ".join(states))}. {_time_of(report)}</p>'
+    yield f"<h1>{shown(title)}</h1>"
+    yield f'<p class="soft">{sentence("; ".join(states))} {_time_of(report)}</p>'
     numbers = {
         "read": f"{totals.read:,}",
         "fetched": f"{totals.fetched:,}",
@@ -86,7 +85,7 @@ def _head(report: Report, title: str) -> Iterator[str]:
     text = ", ".join(f"{number:,.0f} {kind}" for kind, number in parts)
     if totals.read:
         yield strip(Caption("sum", "What became of all targets", f"Of {totals.read:,} targets: {text}."), parts)
-    yield _legend({kind: share(number, totals.read) for kind, number in parts})
+        yield legend({kind: share(number, totals.read) for kind, number in parts})
     yield "</header>"
 
 
@@ -104,13 +103,13 @@ def _progress(report: Report) -> Iterator[str]:
     layers = [(kind, [0.0, *(float(max(span.ended[kind], 0)) for span in spans)]) for kind in _KINDS]
     done = sum(spans[-1].ended.values())
     text = f"From {moment(places[0])} to {moment(places[-1])}: {done:,} of {read:,} targets have an outcome at the end."
-    yield from _section("Progress")
+    yield from section("Progress")
     yield '<p class="unit">targets with an outcome; the dashed line is what was read of the list. Times are UTC</p>'
-    yield _legend(dict.fromkeys(_KINDS, ""))
+    yield legend(dict.fromkeys(_KINDS, ""))
     yield "<figure>"
     yield areas(Caption("progress", "Progress over time", text), across, up, places, layers, float(read))
     rows = [[moment(span.end, "%d %b %Y %H:%M:%S"), *(f"{span.ended[kind]:,}" for kind in _KINDS)] for span in spans]
-    yield from _details("Targets with an outcome at a time, UTC", ["until", *_KINDS], rows)
+    yield from details("Targets with an outcome at a time, UTC", ["until", *_KINDS], rows)
     yield "</figure></section>"
 
 
@@ -126,13 +125,13 @@ def _rate(report: Report) -> Iterator[str]:
         at = moment(span.start, "%d %b %Y %H:%M:%S")
         bars.append(Column(span.start, span.end, list(rates.items()), f"{at}: {', '.join(told)}"))
         rows.append([at, *(f"{span.settled[kind]:,}" for kind in rates), rate(sum(rates.values()))])
-    yield from _section("Rate")
+    yield from section("Rate")
     yield '<p class="unit">targets a second that were fetched, or failed. Times are UTC</p>'
-    yield _legend({"fetched": "", "failed": ""})
+    yield legend({"fetched": "", "failed": ""})
     yield "<figure>"
     text = f"At most {rate(highest)} targets a second, {rate(report.rate)} on average."
     yield columns(Caption("rate", "Rate over time", text), across, number_axis(highest), bars)
-    yield from _details("Targets settled, by time, UTC", ["from", "fetched", "failed", "a second"], rows)
+    yield from details("Targets settled, by time, UTC", ["from", "fetched", "failed", "a second"], rows)
     yield "</figure></section>"
 
 
@@ -142,12 +141,12 @@ def _outcomes(report: Report) -> Iterator[str]:
     counts = [(name, count) for name, count in counts if count]
     text = f"Of {totals.read:,} targets: {', '.join(f'{count:,} {name}' for name, count in counts[:5])}."
     shown = [(name.partition("/")[0], _cut(name), float(count), f"{count:,}") for name, count in counts[:12]]
-    yield from _section("Outcomes")
+    yield from section("Outcomes")
     yield f'<p class="unit">of the {totals.read:,} targets that were read</p>'
     yield "<figure>"
     yield ranking(Caption("outcomes", "Targets by outcome", text), shown)
     rows = [[name, f"{count:,}", share(count, totals.read)] for name, count in counts]
-    yield from _details("Targets by outcome", ["outcome", "targets", "of all"], rows)
+    yield from details("Targets by outcome", ["outcome", "targets", "of all"], rows)
     yield "</figure></section>"
 
 
@@ -163,21 +162,21 @@ def _latency(report: Report) -> Iterator[str]:
         bars.append(Column(start, end, [("fetched", count)], told))
         rows.append([latency(start), latency(end), f"{count:,}", share(count, whole)])
     marks = {name: latency(report.latency(part)) for name, part in (("half", 0.5), ("90 %", 0.9), ("99 %", 0.99))}
-    text = ", ".join(f"{_unbroken(name)} came within {_unbroken(value)}" for name, value in marks.items())
-    yield from _section("Latency")
+    text = ", ".join(f"{unbroken(name)} came within {unbroken(value)}" for name, value in marks.items())
+    yield from section("Latency")
     yield '<p class="unit">responses by the time from request to headers</p>'
     yield f"<p>About {text}.</p>"
     yield "<figure>"
     caption = Caption("latency", "Responses by latency", f"Of {whole:,} responses {text}.")
     yield columns(caption, across, number_axis(max(report.latencies.values()), whole=True), bars)
-    yield from _details("Responses by latency", ["from", "to", "responses", "of all"], rows)
+    yield from details("Responses by latency", ["from", "to", "responses", "of all"], rows)
     yield "</figure></section>"
 
 
 def _hosts(report: Report) -> Iterator[str]:
     hosts = report.hosts
     resting = f", {hosts.resting:,} of these resting" if hosts.resting else ""
-    yield from _section("Hosts", "wide")
+    yield from section("Hosts", "wide")
     yield f'<p class="unit">{hosts.count:,} in all, {hosts.pending:,} with pending targets{resting}</p>'
     yield '<div class="rankings">'
     for id, title, style, chosen in (
@@ -195,25 +194,27 @@ def _hosts(report: Report) -> Iterator[str]:
             bars = [(style, _cut(name), value, text) for name, (_, value, text) in zip(names, chosen, strict=True)]
             yield f"<div><h3>{title}</h3>"
             yield "<figure>"
-            text = f"{one_line(names[0], _LENGTH)} comes first: {chosen[0][2]}."
+            text = f"{one_line(names[0], LENGTH)} comes first: {chosen[0][2]}."
             yield ranking(Caption(id, f"Hosts: {title.lower()}", text), bars)
             header = ["host", "pending", "fetched", "failed", "mean latency"]
-            yield from _details(f"Hosts: {title.lower()}", header, [_host_row(host) for host, _, _ in chosen])
+            yield from details(f"Hosts: {title.lower()}", header, [_host_row(host) for host, _, _ in chosen])
             yield "</figure></div>"
     yield "</div></section>"
 
 
 def _failures(report: Report) -> Iterator[str]:
-    yield from _section("Failures", "wide")
+    yield from section("Failures", "wide")
     if not report.reasons:
-        yield '<p class="soft">None: everything that was settled was fetched.</p>'
+        why = "everything that was settled was fetched" if report.totals.fetched else "nothing is settled yet"
+        yield f'<p class="soft">None: {why}.</p>'
+    yield '<div class="reasons">'
     for reason in report.reasons:
         of_all = share(reason.count, report.totals.read)
-        yield f'<h3>{_shown(reason.outcome)} <span class="soft">{reason.count:,}, {of_all}</span></h3>'
+        yield f'<div><h3>{shown(reason.outcome)} <span class="soft">{reason.count:,}, {of_all}</span></h3>'
         yield '<ol class="examples">'
         yield from (f"<li>{_example(record)}</li>" for record in reason.examples)
-        yield "</ol>"
-    yield "</section>"
+        yield "</ol></div>"
+    yield "</div></section>"
 
 
 def _jobs(report: Report) -> Iterator[str]:
@@ -222,42 +223,12 @@ def _jobs(report: Report) -> Iterator[str]:
         part = f", shard {job.shard}" if job.shard.count > 1 else ""
         numbers = [job.totals.read, *(getattr(job.totals, kind) for kind in _KINDS), job.totals.pending]
         rows.append([f"{job.name}{part}: {job.state}", *(f"{number:,}" for number in numbers)])
-    yield from _section("Jobs", "wide")
-    yield from _table("What became of the targets of each", ["job", "read", *_KINDS, "pending"], rows)
+    yield from section("Jobs", "wide")
+    yield from groups("What became of the targets of each", ["read", *_KINDS, "pending"], rows)
     yield "</section>"
 
 
 # -- parts of them -------------------------------------------------------------------------------------------
-
-
-def _section(title: str, style: str = "") -> Iterator[str]:
-    id = f"section-{title.lower()}"
-    yield f'<section class="{style}" aria-labelledby="{id}"><h2 id="{id}">{title}</h2>'
-
-
-def _legend(kinds: dict[str, str]) -> str:
-    entries = (f'<li class="{kind}">{kind} {text}</li>' for kind, text in kinds.items())
-    return f'<ul class="legend">{"".join(entries)}</ul>'
-
-
-def _details(caption: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    yield "<details><summary>As a table</summary>"
-    yield from _table(caption, header, rows)
-    yield "</details>"
-
-
-def _table(caption: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    yield f'<div class="table" tabindex="0"><table><caption>{_shown(caption)}</caption><thead><tr>'
-    yield "".join(f'<th scope="col"{_number(place)}>{_shown(name)}</th>' for place, name in enumerate(header))
-    yield "</tr></thead><tbody>"
-    for first, *others in rows:
-        cells = "".join(f"<td{_number(1)}>{_unbroken(_shown(cell))}</td>" for cell in others)
-        yield f'<tr><th scope="row">{_shown(first)}</th>{cells}</tr>'
-    yield "</tbody></table></div>"
-
-
-def _number(place: int) -> str:
-    return ' class="number"' if place else ""
 
 
 def _host_row(host: HostWork) -> list[str]:
@@ -272,26 +243,8 @@ def _mean(host: HostWork) -> str:
 def _example(record: Record) -> str:
     target, outcome, attempts = record
     tries = "1 attempt" if attempts == 1 else f"{attempts} attempts"
-    error = f'<span class="error">{_shown(outcome.error)}</span>' if outcome.error else ""
-    return f'{_link(target.url)}{error}<span class="soft">{_shown(target.where)}, {tries}</span>'
-
-
-def _link(url: str) -> str:
-    """*url* as a link, if it is a web page's and all of it can be shown."""
-    text = one_line(redact_url(url), _LENGTH)
-    if text != url or not url.startswith(("http://", "https://")):
-        return escape(text)
-    return f'<a href="{escape(url)}" rel="noreferrer noopener nofollow">{escape(url)}</a>'
-
-
-def _shown(text: str) -> str:
-    """*text*, wherever it is from, as text in HTML."""
-    return escape(one_line(text, _LENGTH))
-
-
-def _unbroken(text: str) -> str:
-    """*text*, a number with its unit, which is not to be on two lines."""
-    return text.replace(" ", "\u00a0")
+    error = f'<span class="error">{shown(outcome.error)}</span>' if outcome.error else ""
+    return f'{link(target.url)}{error}<span class="soft">{shown(target.where)}, {tries}</span>'
 
 
 def _cut(text: str) -> str:

@@ -40,12 +40,15 @@ section { min-width: 0; padding: 1rem; border: 1px solid var(--line); border-rad
 section.wide { grid-column: 1 / -1; }
 .rankings { display: grid; gap: 0 2rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 18rem), 1fr)); }
 .rankings > div { min-width: 0; }
+.reasons { columns: 24rem; column-gap: 2rem; }
+.reasons > div { padding-top: .75rem; break-inside: avoid; }
+.reasons h3 { margin-top: 0; }
 figure { margin: .5rem 0 0; }
 ul.legend { display: flex; flex-wrap: wrap; gap: .125rem 1rem; margin: .375rem 0 .5rem; padding: 0; list-style: none;
   font-size: .875rem; }
 ul.legend li::before {
   content: ""; display: inline-block; width: .75rem; height: .75rem; margin-right: .4rem; border-radius: .15rem;
-  background: var(--swatch); vertical-align: -.05em; forced-color-adjust: none;
+  background: var(--swatch); vertical-align: -.05em; forced-color-adjust: none; print-color-adjust: exact;
 }
 li.fetched { --swatch: var(--fetched); } li.failed { --swatch: var(--failed); }
 li.skipped { --swatch: var(--skipped); } li.pending { --swatch: var(--pending); }
@@ -63,11 +66,12 @@ svg .skipped { fill: var(--skipped); } svg .pending { fill: var(--pending); } sv
 svg.ranking .pending { fill: var(--soft); }
 svg g rect { stroke: var(--back); stroke-width: 1px; }
 details { margin-top: .5rem; }
-summary { color: var(--soft); font-size: .875rem; cursor: pointer; }
+summary { padding: .25rem 0; color: var(--soft); font-size: .875rem; cursor: pointer; }
 div.table { overflow-x: auto; }
 table { width: 100%; margin-top: .5rem; border-collapse: collapse; font-size: .875rem; }
 caption { padding-bottom: .25rem; color: var(--soft); text-align: left; }
 th, td { padding: .25rem .5rem .25rem 0; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; }
+th[scope="rowgroup"] { padding-bottom: 0; border-bottom: 0; }
 th { font-weight: 600; } thead th { color: var(--soft); }
 th.number, td.number { padding-right: 0; padding-left: .5rem; text-align: right; white-space: nowrap; }
 ol.examples { margin: .25rem 0 0; padding-left: 1.25rem; font-size: .875rem; }
@@ -76,7 +80,7 @@ ol.examples .error { display: block; }
 @media (max-width: 30rem) {
   table { font-size: .8125rem; }
   th.number, td.number { padding-left: .3rem; white-space: normal; overflow-wrap: break-word; }
-  th.number { overflow-wrap: anywhere; }
+  thead th { font-size: .75rem; } thead th.number { overflow-wrap: normal; }
   svg .across { font-size: 11px; }
   dl.figures dd { font-size: 1.2rem; }
 }

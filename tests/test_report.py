@@ -135,6 +135,23 @@ def test_it_opens(browser: Browser, html: Path, width: int, height: int, dark: b
         assert red < 64 if dark else red > 192
 
 
+@pytest.mark.parametrize(("width", "columns"), [(360, 1), (1280, 2)])
+def test_there_is_room(browser: Browser, html: Path, width: int, columns: int) -> None:
+    """On a telephone no word of a table's heading is torn, and on a wide screen reasons are side by side."""
+    with browser.page(html, width=width, height=800) as page:
+        page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
+        torn = """
+            [...document.querySelectorAll("thead th")].filter(cell => {
+                const text = document.createRange();
+                text.selectNodeContents(cell);
+                return text.getClientRects().length > cell.textContent.split(" ").length;
+            }).map(cell => cell.textContent)
+        """
+        assert page.evaluate(torn) == []
+        lefts = "[...document.querySelectorAll('.reasons h3')].map(one => Math.round(one.getBoundingClientRect().left))"
+        assert len(set(page.evaluate(lefts))) == columns
+
+
 def test_the_plots_are_there(browser: Browser, html: Path) -> None:
     """Each plot has a title, a description, something drawn that can be seen, and a table beside it."""
     with browser.page(html, width=360, height=800) as page:
@@ -167,6 +184,9 @@ def test_it_can_be_read_aloud(browser: Browser, html: Path) -> None:
         told = page.read_aloud()
         headings = [name for role, name in told if role == "heading"]
         images = [name for role, name in told if role in ("image", "img")]
+        tables = [name for role, name in told if role == "DisclosureTriangle"]
+    assert len(tables) == len(set(tables)) == 6
+    assert tables[0] == "As a table: Targets with an outcome at a time, UTC"
     assert headings[:6] == [FOLDER, "Progress", "Rate", "Outcomes", "Latency", "Hosts"]
     assert [name.split(" Of ")[0] for name in images][:1] == ["What became of all targets"]
     assert len(images) == 7
@@ -270,13 +290,13 @@ def test_while_it_runs_and_after_a_kill(project: Project, server: MockServer) ->
     wait_until(
         lambda: re.search("<dt>fetched</dt><dd>([8-9]|10)</dd>", write_report(project, "job").read_text()), process
     )
-    assert "running. Begun on" in header()
+    assert "Running. Begun on" in header()
     process.kill()
     process.communicate()
-    assert "not finished, killed. Begun on" in header()
+    assert "Not finished, killed. Begun on" in header()
     server.control("clear")
     finish(crawl(project, "job"))
-    assert "finished. Begun on" in header()
+    assert "Finished. Begun on" in header()
     report = Report.of([str(project.path / "job")])
     assert (report.totals.fetched, report.jobs[0].runs.number, report.jobs[0].settled) == (30, 2, 30)
     assert sum(report.latencies.values()) == 30
@@ -386,6 +406,8 @@ def test_a_job_that_has_done_nothing(tmp_path: Path) -> None:
     text = "\n".join(page(Report.of([str(tmp_path / "job")])))
     assert "<dt>read</dt><dd>0</dd>" in text
     assert 'id="progress"' not in text
+    assert 'class="legend"' not in text
+    assert "None: nothing is settled yet." in text
 
 
 def test_no_host_is_forgotten_among_many() -> None:

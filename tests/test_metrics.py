@@ -414,6 +414,8 @@ async def test_the_dashboard(server: MockServer, urls, textfile) -> None:
     dashboard = json.loads((ROOT / "docs/grafana.json").read_text())
     queries = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
     asked = set(re.findall(r"batcher_\w+", "".join(queries)))
+    of_what_is_chosen = '{spider=~"$spider",jobdir=~"$jobdir"'
+    assert [query for query in queries if len(re.findall("batcher_", query)) != query.count(of_what_is_chosen)] == []
     assert asked <= told
     assert {name for name in in_file(textfile).types if not any(one.startswith(name) for one in asked)} == set()
     [examples] = re.findall(r"^```promql\n(.*?)^```$", (ROOT / "docs/metrics.md").read_text(), re.MULTILINE | re.DOTALL)

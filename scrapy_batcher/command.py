@@ -22,6 +22,8 @@ from scrapy_batcher.page import page
 from scrapy_batcher.report import Report
 from scrapy_batcher.status import status
 
+_STDOUT = "-"  # as a name of a file, as scrapy crawl has it
+
 
 class BatcherCommand(ScrapyCommand):
     """The command, in a project and outside. Each of its own commands is a parser and a function that gives lines."""
@@ -43,12 +45,12 @@ class BatcherCommand(ScrapyCommand):
         def add(name: str, about: str, lines: Callable[[argparse.Namespace], Iterator[str]]) -> argparse.ArgumentParser:
             command = commands.add_parser(name, help=about, description=about)
             command.add_argument("jobdirs", nargs="+", metavar="JOBDIR", help="the job directory of a batch")
-            command.set_defaults(lines=lines, file=None)
+            command.set_defaults(lines=lines, file=_STDOUT)
             return command
 
         def add_file(command: argparse.ArgumentParser) -> None:
             # Not as -o, -O and --output of scrapy crawl, which have another meaning, and a name of their own here.
-            command.add_argument("-o", dest="file", metavar="FILE", help="where to write it (default: stdout)")
+            command.add_argument("-o", dest="file", metavar="FILE", help="where to write it (default: -, stdout)")
 
         add("status", "how far jobs are, each and all together; also while they run", lambda opts: status(opts.jobdirs))
         command = add(
@@ -77,7 +79,7 @@ class BatcherCommand(ScrapyCommand):
         """
         if args:
             raise UsageError(f"there is no option {args[0]}: see scrapy batcher -h")
-        if opts.file and any(is_part_of(Path(opts.file), Path(jobdir)) for jobdir in opts.jobdirs):
+        if opts.file != _STDOUT and any(is_part_of(Path(opts.file), Path(jobdir)) for jobdir in opts.jobdirs):
             raise UsageError(f"{opts.file} is what the job keeps there: name another file")
         try:
             with closing(opts.lines(opts)) as lines:
@@ -86,25 +88,26 @@ class BatcherCommand(ScrapyCommand):
             raise UsageError(str(e)) from e
 
 
-def _write(lines: Iterator[str], path: str | None) -> None:
-    """Write *lines* into the file at *path*, or to stdout.
+def _write(lines: Iterator[str], path: str) -> None:
+    """Write *lines* into the file at *path*, which may be `_STDOUT`.
 
     :raises UsageError: when that cannot be
     """
     first = list(islice(lines, 1))  # before a file is made: when nothing can be had of a job it stays as it is
-    if not path and sys.stdout is None:
+    is_stdout = path == _STDOUT
+    if is_stdout and sys.stdout is None:
         raise UsageError("stdout cannot be written: it is closed")
     try:
-        with Path(path).open("w", encoding="utf-8", newline="\n") if path else nullcontext(_stdout()) as file:
+        with nullcontext(_stdout()) if is_stdout else Path(path).open("w", encoding="utf-8", newline="\n") as file:
             file.writelines(f"{line}\n" for line in chain(first, lines))
             file.flush()
     except OSError as e:
-        if not path:
+        if is_stdout:
             # Python flushes it once more when it ends, and would complain.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             if isinstance(e, BrokenPipeError):  # whoever reads has enough
                 return
-        raise UsageError(f"{path or 'stdout'} cannot be written: {e.strerror}") from e
+        raise UsageError(f"{'stdout' if is_stdout else path} cannot be written: {e.strerror}") from e
 
 
 def _stdout() -> io.TextIOWrapper:

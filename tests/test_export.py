@@ -99,6 +99,12 @@ def test_export_as_lines(job: Project) -> None:
     assert "//user:***@" in found[2]["url"]
 
 
+def test_stdout_has_a_name(job: Project) -> None:
+    """As with `scrapy crawl`, ``-o -`` is stdout, and no file."""
+    assert ask(job, "export", "job", "-o", "-") == ask(job, "export", "job")
+    assert not (job.path / "-").exists()
+
+
 def test_export_as_a_table(job: Project) -> None:
     """A CSV has the row's columns behind the others, none of them under a name that is taken."""
     run = job.scrapy("batcher", "export", "job", "--format", "csv", "-o", "all.csv")

@@ -8,7 +8,7 @@ STYLE = """
   --back: #ffffff; --card: #f6f8fa; --line: #dde3ea; --ink: #1b2430; --soft: #566274; --link: #0b5cad;
   --fetched: #0072b2; --failed: #d55e00; --skipped: #8c96a3; --pending: #e2e8ee; --track: #e9eef3;
 }
-@media (prefers-color-scheme: dark) {
+@media screen and (prefers-color-scheme: dark) {
   :root {
     --back: #11161c; --card: #182029; --line: #2c3743; --ink: #e4eaf1; --soft: #9dabba; --link: #7cbcf5;
     --fetched: #4aa8e0; --failed: #f08a4b; --skipped: #7b8794; --pending: #2b3641; --track: #24303b;
@@ -84,5 +84,11 @@ ol.examples .error { display: block; }
   svg .across { font-size: 11px; }
   dl.figures dd { font-size: 1.2rem; }
 }
-@media print { section { break-inside: avoid; } }
+@media print {
+  :root { color-scheme: light; }
+  .sections { grid-template-columns: 1fr 1fr; } .reasons { columns: 2; }
+  section, .rankings > div { break-inside: avoid; } section.wide { break-inside: auto; }
+  h2, .unit { break-after: avoid; }
+  summary { display: none; }
+}
 """

@@ -152,6 +152,15 @@ def test_there_is_room(browser: Browser, html: Path, width: int, columns: int) -
         assert len(set(page.evaluate(lefts))) == columns
 
 
+def test_on_paper(browser: Browser, html: Path) -> None:
+    """By night, too, it is printed by day, and paper has nothing to unfold."""
+    with browser.page(html, width=800, height=800, dark=True) as page:
+        night = [{"name": "prefers-color-scheme", "value": "dark"}]
+        browser.call("Emulation.setEmulatedMedia", media="print", features=night)
+        assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+        assert page.evaluate("[...document.querySelectorAll('summary')].every(one => !one.checkVisibility())")
+
+
 def test_the_plots_are_there(browser: Browser, html: Path) -> None:
     """Each plot has a title, a description, something drawn that can be seen, and a table beside it."""
     with browser.page(html, width=360, height=800) as page:

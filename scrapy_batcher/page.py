@@ -18,6 +18,8 @@ from scrapy_batcher.words import duration, latency, moment, rate, share, size
 
 _KINDS = ("fetched", "failed", "skipped")
 
+_OUTCOMES = 12  # that have a bar
+
 _NAME_LENGTH = 32  # characters of a text from outside in a plot
 
 # Whatever a text in it should try: nothing is loaded, and nothing is run.
@@ -140,9 +142,10 @@ def _outcomes(report: Report) -> Iterator[str]:
     counts = sorted({**totals.outcomes, "pending": totals.pending}.items(), key=lambda entry: -entry[1])
     counts = [(name, count) for name, count in counts if count]
     text = f"Of {totals.read:,} targets: {', '.join(f'{count:,} {name}' for name, count in counts[:5])}."
-    shown = [(name.partition("/")[0], _cut(name), float(count), f"{count:,}") for name, count in counts[:12]]
+    shown = [(name.partition("/")[0], _cut(name), float(count), f"{count:,}") for name, count in counts[:_OUTCOMES]]
     yield from section("Outcomes")
-    yield f'<p class="unit">of the {totals.read:,} targets that were read</p>'
+    most = f"; the {_OUTCOMES} most frequent of {len(counts)}" if len(counts) > _OUTCOMES else ""
+    yield f'<p class="unit">of the {totals.read:,} targets that were read{most}</p>'
     yield "<figure>"
     yield ranking(Caption("outcomes", "Targets by outcome", text), shown)
     rows = [[name, f"{count:,}", share(count, totals.read)] for name, count in counts]

@@ -375,6 +375,15 @@ def test_examples(tmp_path: Path) -> None:
     assert [record.outcome.error for record in reason.examples] == ["often", "b", "d", "f", "h"]
 
 
+@pytest.mark.parametrize(("number", "told"), [(12, ""), (40, "; the 12 most frequent of 40")])
+def test_many_outcomes(tmp_path: Path, number: int, told: str) -> None:
+    """When not all outcomes have a bar, that is said; the table beside has all."""
+    settled = {n: ("a", Outcome(f"failed/http-{400 + n}", 400 + n), Answer()) for n in range(number)}
+    text = "".join(page(Report.of([make_job(tmp_path / "job", settled)])))
+    assert f"of the {number} targets that were read{told}</p>" in text
+    assert len(re.findall(r'<th scope="row">failed/http-', text)) == number
+
+
 def test_examples_whose_errors_name_them(tmp_path: Path) -> None:
     """Errors that differ by what only one target has, its URL, host and numbers, are the same error."""
     hosts = [f"name-{n}" for n in range(40)]

@@ -24,6 +24,8 @@ from scrapy_batcher.status import status
 
 _STDOUT = "-"  # as a name of a file, as scrapy crawl has it
 
+_INTERRUPTED = 130  # the status of a command that was ended by Ctrl-C, as a shell has it
+
 
 class BatcherCommand(ScrapyCommand):
     """The command, in a project and outside. Each of its own commands is a parser and a function that gives lines."""
@@ -86,6 +88,8 @@ class BatcherCommand(ScrapyCommand):
                 _write(lines, opts.file)
         except (LedgerError, JobDirError) as e:
             raise UsageError(str(e)) from e
+        except KeyboardInterrupt:
+            self.exitcode = _INTERRUPTED  # without a traceback: who has asked for it knows why
 
 
 def _write(lines: Iterator[str], path: str) -> None:

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import signal
 import subprocess
 from collections import Counter
 from pathlib import Path
@@ -153,6 +154,16 @@ def test_who_reads_may_stop(tmp_path: Path, command: str) -> None:
     assert process.stderr.read() == b""
     process.stderr.close()
     assert process.wait(60) == 0
+
+
+def test_ctrl_c(tmp_path: Path) -> None:
+    """Ctrl-C ends it with the status that says so, and without a traceback."""
+    make_job(tmp_path / "job", 20_000)
+    process = Project(tmp_path).popen("batcher", "export", "job")
+    assert process.stdout.readline().startswith(b'{"url"')  # the others are more than a pipe takes
+    process.send_signal(signal.SIGINT)
+    _, log = process.communicate(timeout=60)
+    assert (process.returncode, log) == (130, b"")
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,7 @@ svg .all { stroke: var(--ink); stroke-dasharray: 5 4; }
 svg .fetched { fill: var(--fetched); } svg .failed { fill: var(--failed); }
 svg .skipped { fill: var(--skipped); } svg .pending { fill: var(--pending); } svg .track { fill: var(--track); }
 svg.ranking .pending { fill: var(--soft); }
-svg g rect { stroke: var(--back); stroke-width: 1px; }
+svg g g rect { stroke: var(--back); stroke-width: 1px; }
 details { margin-top: .5rem; }
 summary { padding: .25rem 0; color: var(--soft); font-size: .875rem; cursor: pointer; }
 div.table { overflow-x: auto; }

@@ -196,6 +196,8 @@ def test_it_can_be_read_aloud(browser: Browser, html: Path) -> None:
         tables = [name for role, name in told if role == "DisclosureTriangle"]
     assert len(tables) == len(set(tables)) == 6
     assert tables[0] == "As a table: Targets with an outcome at a time, UTC"
+    groups = [name for role, name in told if role == "group" and name]
+    assert groups == [], "a plot is one image; what is in it is in the table beside"
     assert headings[:6] == [FOLDER, "Progress", "Rate", "Outcomes", "Latency", "Hosts"]
     assert [name.split(" Of ")[0] for name in images][:1] == ["What became of all targets"]
     assert len(images) == 7

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,14 +86,10 @@ class Job:
         """How many targets were settled, each as often as it was."""
         return sum(period.settled for period in self.periods)
 
-    def seconds(self, now: float) -> float:
-        """How long it was worked on, up to the Unix time *now* if it is."""
-        return self.runs.seconds + (max(now - self.runs.heard, 0.0) if self.is_running else 0.0)
-
-    def rate(self, now: float) -> float:
-        """How many targets were settled in a second, so far."""
-        seconds = self.seconds(now)
-        return self.settled / seconds if seconds else 0.0
+    def worked_on(self, now: float) -> tuple[float, float]:
+        """From when to when it was worked on, in Unix time, up to *now* if it is; its runs as one at the end."""
+        end = max(self.runs.heard, now) if self.is_running else self.runs.heard
+        return self.runs.heard - self.runs.seconds, end
 
     def rate_lately(self, now: float) -> float | None:
         """How many are settled in a second, in the last minute or a little more; ``None`` when it does not run."""
@@ -102,6 +98,22 @@ class Job:
         since = max((now - _LATELY) // self.period * self.period, self.runs.started)
         number = sum(period.settled for period in self.periods if period.start + self.period > since)
         return number / max(now - since, 1.0)
+
+
+def seconds_of(jobs: Iterable[Job], now: float) -> float:
+    """For how long at least one of *jobs* was worked on, up to the Unix time *now*. What several were at the same time,
+    as shards are, counts once."""
+    seconds = reached = 0.0
+    for begin, end in sorted(job.worked_on(now) for job in jobs):
+        seconds += max(end - max(begin, reached), 0.0)
+        reached = max(reached, end)
+    return seconds
+
+
+def rate_of(jobs: Sequence[Job], now: float) -> float:
+    """How many of the targets of *jobs* were settled in a second of that time."""
+    seconds = seconds_of(jobs, now)
+    return sum(job.settled for job in jobs) / seconds if seconds else 0.0
 
 
 @contextmanager

@@ -77,7 +77,7 @@ def _head(report: Report, title: str) -> Iterator[str]:
         "pending": f"{totals.pending:,}",
         "targets a second": rate(report.rate),
         "of fetched pages": size(totals.bytes),
-        "worked on for": duration(max(job.seconds(report.now) for job in report.jobs)),
+        "worked on for": duration(report.seconds),
     }
     yield '<dl class="figures">'
     for name, number in numbers.items():

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from scrapy_batcher.history import bucket_start
-from scrapy_batcher.job import Job, opened
+from scrapy_batcher.job import Job, opened, rate_of, seconds_of
 from scrapy_batcher.ledger import Ledger
 from scrapy_batcher.outcome import FETCHED
 from scrapy_batcher.progress import Totals
@@ -60,7 +60,8 @@ class Report:
 
     :param now: the Unix time at which they were read
     :param totals: what became of the targets of all *jobs*
-    :param rate: how many targets were settled in a second
+    :param seconds: for how long at least one of them was worked on
+    :param rate: how many targets were settled in a second of that
     :param spans: the time from the beginning to the end, or to now, in parts
     :param latencies: how many responses there were of each latency (`history.bucket_of`)
     :param reasons: the outcomes that are not ``fetched``, most of them first
@@ -69,6 +70,7 @@ class Report:
     jobs: list[Job]
     now: float
     totals: Totals
+    seconds: float
     rate: float
     spans: list[Span]
     latencies: dict[int, int]
@@ -96,7 +98,8 @@ class Report:
                 jobs,
                 now,
                 totals,
-                sum(job.rate(now) for job in jobs),
+                seconds_of(jobs, now),
+                rate_of(jobs, now),
                 _spans(jobs, now),
                 dict(latencies),
                 survey([ledger.lanes.hosts() for ledger in ledgers.values()], now, _HOSTS),

@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
-from scrapy_batcher.job import Job, opened
+from scrapy_batcher.job import Job, opened, rate_of, seconds_of
 from scrapy_batcher.limiters import HOST
 from scrapy_batcher.progress import Totals, table
 from scrapy_batcher.redact import one_line, redact_url
@@ -57,14 +57,13 @@ def _states(jobs: Sequence[Job]) -> str:
 
 def _speed(jobs: Sequence[Job], now: float) -> Iterator[str]:
     """How fast *jobs* are together, and when those that run will be at their end."""
-    worked_on = [job for job in jobs if job.seconds(now)]
-    if not worked_on:
+    seconds = seconds_of(jobs, now)
+    if not seconds:
         return
-    runs = sum(job.runs.number for job in worked_on)
-    longest = max(job.seconds(now) for job in worked_on)
-    line = f"{rate(sum(job.rate(now) for job in worked_on)):>10} targets a second, in {duration(longest)}"
-    if runs > len(worked_on):
-        line += f" of {runs} runs"
+    line = f"{rate(rate_of(jobs, now)):>10} targets a second, in {duration(seconds)}"
+    runs = [job.runs.number for job in jobs if job.runs.number]
+    if sum(runs) > len(runs):
+        line += f" of {sum(runs)} runs"
     lately = sum(job.rate_lately(now) or 0.0 for job in jobs)
     if any(job.is_running for job in jobs):
         line += f"; {rate(lately)} in the last minute"

@@ -359,6 +359,19 @@ def test_several_jobs(tmp_path: Path) -> None:
     assert f"{jobs[1]}, shard 2/2: finished" in text
 
 
+@pytest.mark.parametrize(("later", "seconds"), [(0, 10), (4, 14), (1000, 20)])
+def test_how_long_jobs_took(tmp_path: Path, later: int, seconds: int) -> None:
+    """Of jobs that were worked on at the same time that counts once, and the rate is that of all in this time."""
+    settled = {n: ("a", FETCHED, Answer(1, 0.1)) for n in range(10)}
+    jobs = [make_job(tmp_path / name, settled) for name in ("one", "other")]
+    database = sqlite3.connect(tmp_path / "other" / "ledger.sqlite")
+    database.execute("UPDATE list SET started = started + ?, heard = heard + ?", (later, later))
+    database.commit()
+    database.close()
+    report = Report.of(jobs)
+    assert (report.seconds, report.rate) == (seconds, 20 / seconds)
+
+
 def test_how_long_answers_took(tmp_path: Path) -> None:
     """Half of the answers, and nine in ten, came within about that time."""
     settled = {n: ("a", FETCHED, Answer(1, 0.01 if n < 50 else 0.1 if n < 95 else 10.0)) for n in range(100)}

@@ -199,8 +199,9 @@ def _hosts(report: Report) -> Iterator[str]:
             yield "<figure>"
             text = f"{one_line(names[0], LENGTH)} comes first: {chosen[0][2]}."
             yield ranking(Caption(id, f"Hosts: {title.lower()}", text), bars)
-            header = ["host", "pending", "fetched", "failed", "mean latency"]
-            yield from details(f"Hosts: {title.lower()}", header, [_host_row(host) for host, _, _ in chosen])
+            header = ["pending", "fetched", "failed", "mean latency"]
+            rows = [_host_row(host) for host, _, _ in chosen]
+            yield from details(f"Hosts: {title.lower()}", header, rows, above=True)
             yield "</figure></div>"
     yield "</div></section>"
 

@@ -22,24 +22,34 @@ def legend(kinds: dict[str, str]) -> str:
     return f'<ul class="legend">{"".join(entries)}</ul>'
 
 
-def details(caption: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """A table that is to be unfolded, beside a plot. The first cell of each of *rows* is its heading."""
+def details(
+    caption: str, header: Sequence[str], rows: Sequence[Sequence[str]], *, above: bool = False
+) -> Iterator[str]:
+    """A table that is to be unfolded, beside a plot.
+
+    :param above: whether it is one of `groups`, as the headings of its rows may be long
+    """
     # A screen reader that goes through all of these has to tell them apart.
     yield f'<details><summary aria-label="As a table: {shown(caption)}">As a table</summary>'
-    yield from _table(caption, [f'<th scope="col">{shown(header[0])}</th>', *map(_column, header[1:])])
-    yield "<tbody>"
-    for heading, *cells in rows:
-        yield f'<tr><th scope="row">{shown(heading)}</th>{_cells(cells)}</tr>'
-    yield "</tbody></table></div></details>"
+    yield from (groups if above else _simple)(caption, header, rows)
+    yield "</details>"
 
 
 def groups(caption: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """A table with a heading above the cells of each of *rows*, which has room for a long one on a telephone, too."""
+    """A table with a heading above the cells of each of *rows*, its first: a telephone has room for that, too."""
     yield from _table(caption, map(_column, header))
     for heading, *cells in rows:
         yield f'<tbody><tr><th scope="rowgroup" colspan="{len(header)}">{shown(heading)}</th></tr>'
         yield f"<tr>{_cells(cells)}</tr></tbody>"
     yield "</table></div>"
+
+
+def _simple(caption: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    yield from _table(caption, [f'<th scope="col">{shown(header[0])}</th>', *map(_column, header[1:])])
+    yield "<tbody>"
+    for heading, *cells in rows:
+        yield f'<tr><th scope="row">{shown(heading)}</th>{_cells(cells)}</tr>'
+    yield "</tbody></table></div>"
 
 
 def _table(caption: str, columns: Iterable[str]) -> Iterator[str]:

@@ -18,6 +18,9 @@ _TOP = 10  # above it
 _ROW = 38  # of a line in a ranking
 _BAR = 10  # of the bar in it
 
+_DIGIT = 8  # how wide one is, in the text on its right
+_GAP = 8  # before that text
+
 _STRIP = 22  # of a bar by itself
 
 _WIDE = 1000  # units across, where there can be no per cent
@@ -124,14 +127,19 @@ def ranking(caption: Caption, rows: Sequence[tuple[str, str, float, str]]) -> st
     :param rows: a class of the page's styles, the text on the left, how long its bar is, and the text on the right
     """
     most = max((value for _, _, value, _ in rows), default=0.0) or 1.0
-    drawn = [
-        f'<text class="name" x="0" y="{_ROW * n + 14}">{escape(name)}</text>'
-        f'<text class="value" x="100%" y="{_ROW * n + 14}">{escape(shown)}</text>'
-        f'<rect class="track" x="0" width="100%" y="{_ROW * n + 20}" height="{_BAR}" rx="2"/>'
-        f'<rect class="{style}" x="0" width="{value / most:.2%}" y="{_ROW * n + 20}" height="{_BAR}" rx="2"/>'
-        for n, (style, name, value, shown) in enumerate(rows)
-    ]
+    drawn = [_ranked(_ROW * n, style, name, value / most, shown) for n, (style, name, value, shown) in enumerate(rows)]
     return _svg(caption, "ranking", _ROW * len(rows), "".join(drawn))
+
+
+def _ranked(y: int, style: str, name: str, part: float, shown: str) -> str:
+    # A name that is too long is cut, not written over: it is in an image as wide as all, which begins that much before.
+    room = _DIGIT * len(shown) + _GAP
+    return (
+        f'<svg x="-{room}" width="100%"><text class="name" x="{room}" y="{y + 14}">{escape(name)}</text></svg>'
+        f'<text class="value" x="100%" y="{y + 14}">{escape(shown)}</text>'
+        f'<rect class="track" x="0" width="100%" y="{y + 20}" height="{_BAR}" rx="2"/>'
+        f'<rect class="{style}" x="0" width="{part:.2%}" y="{y + 20}" height="{_BAR}" rx="2"/>'
+    )
 
 
 def strip(caption: Caption, parts: Sequence[tuple[str, float]]) -> str:

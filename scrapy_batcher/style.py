@@ -38,7 +38,7 @@ dl.figures dd { margin: 0; font-size: 1.35rem; font-weight: 600; line-height: 1.
 .sections { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 27rem), 1fr)); }
 section { min-width: 0; padding: 1rem; border: 1px solid var(--line); border-radius: .75rem; }
 section.wide { grid-column: 1 / -1; }
-.rankings { display: grid; gap: 0 2rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 18rem), 1fr)); }
+.rankings { display: grid; gap: 0 2rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 20rem), 1fr)); }
 .rankings > div { min-width: 0; }
 .reasons { columns: 24rem; column-gap: 2rem; }
 .reasons > div { padding-top: .75rem; break-inside: avoid; }

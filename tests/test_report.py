@@ -103,7 +103,8 @@ def table(page, caption: str) -> dict[str, list[str]]:
     """The rows of the table with *caption*, by the heading of each."""
     rows = page.evaluate(f"""
         [...document.querySelectorAll("table")].filter(table => table.caption.textContent === {json.dumps(caption)})
-        .flatMap(table => [...table.tBodies[0].rows].map(row => [...row.cells].map(cell => cell.textContent)))
+        .flatMap(table => table.tBodies.length > 1 ? [...table.tBodies] : [...table.tBodies[0].rows])
+        .map(row => [...row.querySelectorAll("th, td")].map(cell => cell.textContent))
     """)
     return {first: others for first, *others in rows}
 
@@ -150,6 +151,24 @@ def test_there_is_room(browser: Browser, html: Path, width: int, columns: int) -
         assert page.evaluate(torn) == []
         lefts = "[...document.querySelectorAll('.reasons h3')].map(one => Math.round(one.getBoundingClientRect().left))"
         assert len(set(page.evaluate(lefts))) == columns
+
+
+def test_long_names(browser: Browser, tmp_path: Path) -> None:
+    """A name that is longer than a telephone is wide is not written over the number beside it."""
+    path = make_job(tmp_path / "job", {n: ("w" * 60, LOST, Answer(1, 0.1)) for n in range(2000)})
+    (tmp_path / "r.html").write_text("\n".join(page(Report.of([path]))), encoding="utf-8")
+    with browser.page(tmp_path / "r.html", width=320, height=800) as shown:
+        there = """
+            [...document.querySelectorAll("#worst .value")].map(value => {
+                value.scrollIntoView();
+                const box = value.getBoundingClientRect();
+                return document.elementsFromPoint(box.left, box.top + box.height / 2).map(one => one.textContent);
+            }).flat()
+        """
+        found = shown.evaluate(there)
+        assert shown.evaluate("document.documentElement.scrollWidth") == 320
+    assert "2,000 of 2,000" in found
+    assert "w" * 31 + "…" not in found
 
 
 def test_on_paper(browser: Browser, html: Path) -> None:

@@ -158,7 +158,7 @@ def _open_output(
     if config.bodies:
         job = jobdir.path if jobdir else None
         try:
-            bodies = Bodies(Path(config.bodies), Template(config.bodies_names), job, ledger, output.fail)
+            bodies = Bodies(Path(config.bodies), Template(config.bodies_names), job, ledger.seen, output.fail)
         except OSError as e:
             raise refuse(f"the folder BATCHER_BODIES {config.bodies} cannot be used: {e.strerror}") from e
         files.callback(bodies.close)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import random
 import re
 import sys
 import zlib
@@ -161,6 +162,29 @@ async def test_in_step_with_the_ledger(server: MockServer, work: Work) -> None:
         [("200", f"/page/{n}") for n in range(15)] + [(status, "/flaky/a?times=1") for status in ("200", "503")]
     )
     assert [kind for kind, *_ in read(work.folder / "out.warc.gz")].count("warcinfo") == 1
+
+
+@pytest.mark.parametrize("name", ["out.warc", "out.warc.gz"])
+@ensureDeferred
+async def test_behind_half_a_record(server: MockServer, work: Work, name: str) -> None:
+    """Nothing is added behind a record of which a kill has left half, where no reader would find it; whatever is in
+    the records, a whole one is told from it."""
+    work.write(server.url("random/1?size=50000"))
+    path = work.folder / name
+    await work.run(settings=settings(work, name))
+    inner = Records(is_zipped=True).of(Request("http://h/"), HtmlResponse("http://h/", body=b"x" * 100))
+    # The last record: of a request, with bytes that cannot be compressed, so that the inner members are there as such.
+    upload = Request("http://h/", method="POST", body=random.Random(1).randbytes(50000) + inner)
+    with path.open("ab") as file:
+        file.write(Records(is_zipped=name.endswith(".gz")).of(upload, HtmlResponse("http://h/")))
+    assert inner in path.read_bytes()
+    await work.run(settings=settings(work, name))
+    whole = path.read_bytes()
+    assert [kind for kind, *_ in read(path)].count("response") == 3
+    for missing in (1, 3, 100, 20_000):
+        path.write_bytes(whole[:-missing])
+        sentence = await work.refused(settings(work, name))
+        assert sentence == f"{path} does not end with a whole WARC record, so none can be added to it: name another"
 
 
 class Further(BatchSpider):

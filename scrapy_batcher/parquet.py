@@ -35,6 +35,7 @@ class ParquetItemExporter(BaseItemExporter):
     :param compression: what pyarrow calls it: ``snappy``, ``zstd``, ``gzip``, ``none``, …
     :param group_bytes: of text and bytes in a row group, about
     :raises ImportError: without pyarrow
+    :raises ValueError: when *file* has something in it
     """
 
     def __init__(
@@ -45,6 +46,8 @@ class ParquetItemExporter(BaseItemExporter):
             self._pa, self._parquet = import_module("pyarrow"), import_module("pyarrow.parquet")
         except ImportError as e:
             raise ImportError("a Parquet feed needs pyarrow: pip install 'scrapy-batcher[parquet]'") from e
+        if file.seekable() and file.tell():
+            raise ValueError("a Parquet feed needs a file of its own: what is in this one would not be found any more")
         self._file = file
         self._compression = compression
         self._group_bytes = group_bytes

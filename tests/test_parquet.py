@@ -171,6 +171,25 @@ def test_a_crawl(project: Project, server: MockServer) -> None:
     assert sorted(pq.read_table(project.path / "items.parquet").column("url").to_pylist()) == sorted(urls)
 
 
+def test_a_file_that_is_there(project: Project) -> None:
+    """Behind a Parquet file there can be no other: a batch that would add to one is refused, with a sentence."""
+    project.write("urls.txt", "http://127.0.0.1:1/")
+    project.write("items.parquet", b"PAR1")
+    feeds = json.dumps({"items.parquet": {"format": "parquet"}})
+    run = project.scrapy("crawl", "batch", "-a", "urls=urls.txt", settings={"FEEDS": feeds, "LOG_LEVEL": "ERROR"})
+    assert run.status == 1
+    assert (
+        "the feed items.parquet has something in it already, and nothing can be added to a Parquet file: overwrite it "
+        "with -O, or name another" in run.log
+    )
+    assert len(run.log.splitlines()) == 1, run.log
+    assert (project.path / "items.parquet").read_bytes() == b"PAR1"
+    file = io.BytesIO(b"PAR1")
+    file.seek(0, io.SEEK_END)
+    with pytest.raises(ValueError, match="needs a file of its own"):
+        ParquetItemExporter(file)
+
+
 def test_a_job(project: Project) -> None:
     """Nothing can be added to a Parquet file: as the feed of a job it is refused, with a sentence."""
     project.write("urls.txt", "http://127.0.0.1:1/")

@@ -191,6 +191,27 @@ async def test_a_spider_of_one_s_own(server: MockServer, work: Work) -> None:
     assert two == {"title": "2", "file": "2", "sum": hashlib.sha256(bodies["2"]).hexdigest()}
 
 
+class OwnFurther(BatchSpider):
+    """Wants a file for the page of a further request, too."""
+
+    def parse(self, response):
+        yield response.follow("/page/further", self.parse_further)
+
+    async def parse_further(self, response):
+        await self.save_body(response)
+
+
+@ensureDeferred
+async def test_a_further_request(server: MockServer, work: Work, caplog: pytest.LogCaptureFixture) -> None:
+    """A page that is no row's has no file: whoever wants one is told so."""
+    work.write(server.url("page/1"))
+    await work.run(OwnFurther, settings=settings(work))
+    assert not files(work)
+    assert (
+        "RuntimeError: save_body() names a file after a row of the list: a further request is for none" in caplog.text
+    )
+
+
 @ensureDeferred
 async def test_without_a_folder(server: MockServer, work: Work) -> None:
     """A callback that wants a body written, and no folder for it, is told which setting that is."""

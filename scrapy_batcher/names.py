@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import mimetypes
-import posixpath
 import re
 import unicodedata
 from collections.abc import Iterator, Mapping
@@ -132,7 +131,8 @@ def _shortened(name: str) -> str:
 def free_names(path: str, id: int) -> Iterator[str]:
     """*path*, and what target *id* has instead when it is taken."""
     yield path
-    stem, extension = posixpath.splitext(path)
+    suffix = _EXTENSION.search(path)
+    stem, extension = (path[: suffix.start()], suffix[0]) if suffix else (path, "")
     yield f"{stem}-{id}{extension}"
     for number in count(2):
         yield f"{stem}-{id}-{number}{extension}"

@@ -163,7 +163,7 @@ def test_a_field_that_is_not_there() -> None:
     """A row without the column of a template, or with a value that cannot be shown so, is told of by its name."""
     with pytest.raises(ValueError, match=r"BATCHER_BODIES_NAMES has \{sku\}, and the row has no such column"):
         Template("{sku}").fill({})
-    with pytest.raises(ValueError, match="BATCHER_BODIES_NAMES cannot show n 'x' so"):
+    with pytest.raises(ValueError, match="BATCHER_BODIES_NAMES: n 'x' cannot be shown as 03d: "):
         Template("{n:03d}").fill({"n": "x"})
 
 

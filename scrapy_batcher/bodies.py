@@ -57,7 +57,7 @@ class Bodies:
         self._unfinished.mkdir()
         self._numbers = count(1)
         self._changed: set[Path] = set()  # folders that have something new since the last `sync`
-        self._changing = threading.Lock()  # threads write, another one syncs
+        self._changing = threading.Lock()  # one thread names files, another one syncs
 
     async def save(self, target: Target, response: Response) -> Body:
         """Write the body of *response*, as the spider has it, to a file of *target*.

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
+from typing import BinaryIO
 from weakref import WeakKeyDictionary
 
 from scrapy import Request
@@ -14,6 +18,8 @@ from scrapy.http import Response
 from scrapy.utils.asyncio import run_in_thread
 
 from scrapy_batcher.output import Feed, Output, OutputError
+
+_MARK = b"WARC/"  # with which a record begins
 
 _LONG = 2**15  # bytes that take longer to compress than the way to a thread and back
 
@@ -35,14 +41,12 @@ class Archive:
 
         :raises ImportError: without warcio
         :raises OSError: when it cannot be written
-        :raises OutputError: when it has something else in it
+        :raises OutputError: when it ends with anything else than a whole record
         """
         warc = import_module("scrapy_batcher.warc")  # which needs warcio
         is_zipped = path.endswith(".gz")
-        if not _begins_with(b"\x1f\x8b" if is_zipped else b"WARC/", Path(path)):
-            raise OutputError(
-                f"{path} has something else than WARC records in it, to which they would be added: name another"
-            )
+        if not _can_be_added_to(Path(path), is_zipped=is_zipped):
+            raise OutputError(f"{path} does not end with a whole WARC record, so none can be added to it: name another")
         feed = output.open(Path(path).resolve(), overwrite=False)
         feed.ready = True  # it has no exporter
         output.own.append(feed)
@@ -59,12 +63,32 @@ class Archive:
         return self.feed, data
 
 
-def _begins_with(mark: bytes, path: Path) -> bool:
-    """Whether what is in *path*, if anything is, begins with *mark*."""
-    if not path.is_file():
+def _can_be_added_to(path: Path, *, is_zipped: bool) -> bool:
+    """Whether *path* has nothing in it, or ends with a whole record: behind half a one, which a run that was killed may
+    have left, no reader finds anything."""
+    if not path.is_file() or not path.stat().st_size:
         return True
-    with path.open("rb") as file:
-        return file.read(len(mark)) in (b"", mark)
+    with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
+        return _ends_with_a_member(file, data) if is_zipped else data[:5] == _MARK and data[-4:] == b"\r\n\r\n"
+
+
+def _ends_with_a_member(file: BinaryIO, data: mmap) -> bool:
+    """Whether *file*, which has *data*, ends with a whole gzip member that is a record; looked for from its end, as it
+    may be large."""
+    start = len(data)
+    while (start := data.rfind(b"\x1f\x8b\x08", 0, start)) >= 0:
+        file.seek(start)
+        try:
+            with gzip.GzipFile(fileobj=file) as members:
+                if members.read(len(_MARK)) == _MARK:
+                    while members.read(_LONG):
+                        pass
+                    return True
+        except EOFError:
+            return False
+        except (gzip.BadGzipFile, zlib.error):  # no member begins there
+            continue
+    return False
 
 
 archives: WeakKeyDictionary[Crawler, Archive] = WeakKeyDictionary()

@@ -146,7 +146,7 @@ class Books:
 
     def see(self, fingerprint: bytes, target: Target) -> bool:
         """Remember the request with *fingerprint*; whether *target* is the first to make it."""
-        return self._ledger.see(fingerprint, target.id)
+        return self._ledger.seen.see(fingerprint, target.id)
 
     def take_lines(self) -> tuple[Lines, bool]:
         """What the item that was just exported became, and whether that is all of it."""

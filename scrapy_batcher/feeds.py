@@ -205,14 +205,21 @@ def named_feeds(settings: BaseSettings) -> list[NamedFeed]:
     return feeds
 
 
-def check_extra(feed: NamedFeed) -> None:
-    """Check that what *feed* needs is installed.
+def check_parquet(feed: NamedFeed) -> None:
+    """Check that *feed* can be a Parquet file, if it is to be one.
 
-    :raises FeedError: when it is not
+    :raises FeedError: when what that needs is not installed, or it would be added to a file
     """
-    if feed.row_format == "parquet" and find_spec("pyarrow") is None:
+    if feed.row_format != "parquet":
+        return
+    if find_spec("pyarrow") is None:
         raise FeedError(
             f"the feed {feed.uri} needs pyarrow: pip install 'scrapy-batcher[parquet]', or choose jsonl or csv"
+        )
+    if feed.path and not feed.options.get("overwrite") and Path(feed.path).is_file() and Path(feed.path).stat().st_size:
+        raise FeedError(
+            f"the feed {feed.uri} has something in it already, and nothing can be added to a Parquet file: "
+            "overwrite it with -O, or name another"
         )
 
 

@@ -17,6 +17,7 @@ from scrapy_batcher.origins import Origins
 from scrapy_batcher.outcome import NO_ANSWER, Answer, Outcome
 from scrapy_batcher.records import Records
 from scrapy_batcher.rows import Target
+from scrapy_batcher.seen import Seen
 from scrapy_batcher.shard import WHOLE, Shard
 
 PENDING = "pending"  # without an outcome
@@ -56,12 +57,6 @@ RETURNING id, lane
 """
 
 _TALLY = "SELECT state, count(*) FROM target GROUP BY state"
-
-_SEE = """
-INSERT INTO seen (fingerprint, id) VALUES (?, ?) ON CONFLICT (fingerprint) DO UPDATE SET id = seen.id RETURNING id
-"""
-
-_SEEN_BY = "SELECT id FROM seen WHERE fingerprint = ?"
 
 _FEEDS = "SELECT path, length, columns, closed FROM feed"
 
@@ -126,7 +121,7 @@ class FeedState(NamedTuple):
 class Ledger:
     """The book of one job, in the file at *path*, or in a temporary one.
 
-    `claim`, `see`, `settle` and `load` take microseconds for each target, however many there are; a `tally` counts
+    `settle` and `load` take microseconds for each target, however many there are; a `tally` counts
     through an index, so it takes longer the longer the list.
 
     :raises LedgerError: from every method, when its file cannot be used
@@ -136,6 +131,7 @@ class Ledger:
         self._db = Database(path, read_only=read_only)
         self._origins = Origins(self._db)
         self.lanes = Lanes(self._db, self._origins)
+        self.seen = Seen(self._db)
         self.history = History(self._db)
         self.records = Records(self._db, self._origins)
         self.snapshot = self._db.snapshot
@@ -247,14 +243,6 @@ class Ledger:
         tally = Counter(dict(self._db.execute(_TALLY)))
         tally[PENDING] += tally.pop(_WAITING, 0)
         return dict(+tally)
-
-    def see(self, fingerprint: bytes, id: int) -> bool:
-        """Remember that target *id* made the request with *fingerprint*; whether no other target made it before."""
-        return self._db.execute(_SEE, (fingerprint, id)) == [(id,)]
-
-    def seen_by(self, fingerprint: bytes) -> int | None:
-        """The target that was remembered with *fingerprint*."""
-        return next((id for (id,) in self._db.execute(_SEEN_BY, (fingerprint,))), None)
 
     # -- the feeds ---------------------------------------------------------------------------------------------
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import mimetypes
-import posixpath
 import re
 import unicodedata
 from collections.abc import Iterator, Mapping
@@ -25,6 +24,9 @@ NAMES = {
 """Templates that have a name."""
 
 _LONGEST = 200  # bytes of a name: file systems have 255, and a number may be added
+
+# The fields that are not of the row, each with a value such as it has.
+_OWN = {"url": "", "host": "", "name": "", "ext": "", "sha256": "", "line": 1, "id": 1}
 
 _FORBIDDEN = frozenset('<>:"/\\|?*')  # what separates folders, and what Windows has in no name
 
@@ -53,14 +55,16 @@ class Template:
             )
         self._parts = [list(Formatter().parse(part)) for part in parts]
         fields = [
-            (field, spec, conversion)
+            (field, spec or "", conversion)
             for part in self._parts
             for _, field, spec, conversion in part
             if field is not None
         ]
         for field, spec, conversion in fields:
-            if not field or conversion or "{" in (spec or ""):
+            if not field or conversion or "{" in spec:
                 raise ValueError("a field in braces is a name, and how it is shown: {id} or {id:08}")
+            if field in _OWN:
+                _shown(field, _OWN[field], spec)
         if not fields:
             raise ValueError(
                 f"it has no field, so all files would have one name; choose {', '.join(NAMES)}, or as in {{id}}"
@@ -81,11 +85,17 @@ class Template:
             if field is not None:
                 if field not in values:
                     raise ValueError(f"BATCHER_BODIES_NAMES has {{{field}}}, and the row has no such column")
-                value = values[field]
                 try:
-                    yield format("" if value is None else value, spec)
-                except (TypeError, ValueError) as e:
-                    raise ValueError(f"BATCHER_BODIES_NAMES cannot show {field} {value!r} so: {e}") from e
+                    yield _shown(field, values[field], spec)
+                except ValueError as e:
+                    raise ValueError(f"BATCHER_BODIES_NAMES: {e}") from e
+
+
+def _shown(field: str, value: Any, spec: str) -> str:
+    try:
+        return format("" if value is None else value, spec)
+    except (TypeError, ValueError) as e:
+        raise ValueError(f"{field} {value!r} cannot be shown as {spec}: {e}") from e
 
 
 def values_for(target: Target, content_type: str, sha256: str) -> dict[str, Any]:
@@ -132,7 +142,8 @@ def _shortened(name: str) -> str:
 def free_names(path: str, id: int) -> Iterator[str]:
     """*path*, and what target *id* has instead when it is taken."""
     yield path
-    stem, extension = posixpath.splitext(path)
+    suffix = _EXTENSION.search(path)
+    stem, extension = (path[: suffix.start()], suffix[0]) if suffix else (path, "")
     yield f"{stem}-{id}{extension}"
     for number in count(2):
         yield f"{stem}-{id}-{number}{extension}"

@@ -17,7 +17,7 @@ from scrapy_batcher.config import Config
 from scrapy_batcher.database import LedgerError
 from scrapy_batcher.errors import refuse
 from scrapy_batcher.failures import FailuresFile
-from scrapy_batcher.feeds import FeedError, NamedFeed, check_extra, check_feed, named_feeds
+from scrapy_batcher.feeds import FeedError, NamedFeed, check_feed, check_parquet, named_feeds
 from scrapy_batcher.jobdir import JobDir, JobDirError
 from scrapy_batcher.ledger import Ledger, Owner
 from scrapy_batcher.names import Template
@@ -98,7 +98,7 @@ def _check_paths(spider: Batch, config: Config, feeds: list[NamedFeed]) -> str |
     if not config.concurrency:
         raise refuse("CONCURRENT_REQUESTS is 0, no limit: a batch has as many workers, so it needs a number")
     for feed in feeds:
-        check_extra(feed)
+        check_parquet(feed)
         if feed.path and spider.source.is_file(feed.path):
             raise refuse(f"the feed {feed.uri} is the list itself, which it would spoil: name another")
     paths = [feed.path for feed in feeds if feed.path]
@@ -158,7 +158,7 @@ def _open_output(
     if config.bodies:
         job = jobdir.path if jobdir else None
         try:
-            bodies = Bodies(Path(config.bodies), Template(config.bodies_names), job, ledger, output.fail)
+            bodies = Bodies(Path(config.bodies), Template(config.bodies_names), job, ledger.seen, output.fail)
         except OSError as e:
             raise refuse(f"the folder BATCHER_BODIES {config.bodies} cannot be used: {e.strerror}") from e
         files.callback(bodies.close)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable
 from datetime import datetime
@@ -34,6 +35,7 @@ class ParquetItemExporter(BaseItemExporter):
     :param compression: what pyarrow calls it: ``snappy``, ``zstd``, ``gzip``, ``none``, …
     :param group_bytes: of text and bytes in a row group, about
     :raises ImportError: without pyarrow
+    :raises ValueError: when *file* has something in it
     """
 
     def __init__(
@@ -44,6 +46,8 @@ class ParquetItemExporter(BaseItemExporter):
             self._pa, self._parquet = import_module("pyarrow"), import_module("pyarrow.parquet")
         except ImportError as e:
             raise ImportError("a Parquet feed needs pyarrow: pip install 'scrapy-batcher[parquet]'") from e
+        if file.seekable() and file.tell():
+            raise ValueError("a Parquet feed needs a file of its own: what is in this one would not be found any more")
         self._file = file
         self._compression = compression
         self._group_bytes = group_bytes
@@ -54,7 +58,7 @@ class ParquetItemExporter(BaseItemExporter):
         self._watches = True  # for fields that have no column
 
     def export_item(self, item: Any) -> None:
-        row = {name: _plain(value) for name, value in self.get_serialized_fields(item)}
+        row = {_plain(name): _plain(value) for name, value in self.get_serialized_fields(item)}
         if self._writer:
             row = self._fitted(row)
         self._rows.append(row)
@@ -99,15 +103,18 @@ class ParquetItemExporter(BaseItemExporter):
 
 
 def _plain(value: Any) -> Any:
-    """*value*, as JSON when it is of no type that a column can have.
+    """*value* as a column can have it: of what no column has a type for, what JSON makes of it; a list or a dictionary
+    is JSON, as text.
 
     :raises TypeError, ValueError: when it cannot be written at all
     """
-    if type(value) is str:
-        if not value.isascii():
-            value.encode()  # half of a surrogate pair
-        return value
-    return value if value is None or type(value) in _FITS else _ENCODER.encode(value)
+    if value is not None and type(value) is not str and type(value) not in _FITS:
+        value = _ENCODER.encode(value)
+        if value[0] not in "[{":
+            value = json.loads(value)  # a date's text, the number of an enum
+    if type(value) is str and not value.isascii():
+        value.encode()  # half of a surrogate pair
+    return value
 
 
 def _kind_of(values: list[Any]) -> type:
@@ -141,6 +148,12 @@ def _number(name: str, value: Any) -> Any:
     return float(value) if type(value) is int else _only(float)(name, value)
 
 
+def _time(name: str, value: Any) -> Any:
+    if value is None or (type(value) is datetime and value.tzinfo):
+        return value
+    raise ValueError(f"the Parquet column {name!r} has times with a time zone: {value!r} does not fit")
+
+
 def _text(name: str, value: Any) -> Any:
     if value is None or type(value) is str:
         return value
@@ -156,5 +169,5 @@ _FITS: dict[type, Callable[[str, Any], Any]] = {
     int: _whole,
     float: _number,
     bytes: _only(bytes),
-    datetime: _only(datetime),
+    datetime: _time,
 }

@@ -139,16 +139,19 @@ class BatchSpider(scrapy.Spider):
         return self._items(response)
 
     async def save_body(self, response: Response) -> Body:
-        """Write the body of *response* to a file in ``BATCHER_BODIES``. A target has one such file: that of its page.
+        """Write the body of *response* to a file in ``BATCHER_BODIES``. A target has one such file: that of its page,
+        which the page of a further request with the target in its meta would replace.
 
-        :raises RuntimeError: when there is no such folder
+        :raises RuntimeError: when there is no such folder, or no target
         :raises Exception: when it cannot be written; the batch then ends, and its target stays pending
         """
         if (bodies := bodies_of.get(self.crawler)) is None:
             raise RuntimeError(
                 "there is no folder for bodies: name one with BATCHER_BODIES, and leave the extension on"
             )
-        return await bodies.save(response.meta[TARGET_KEY], response)
+        if (target := response.meta.get(TARGET_KEY)) is None:
+            raise RuntimeError("save_body() names a file after a row of the list: a further request is for none")
+        return await bodies.save(target, response)
 
     async def _parse_saved(self, response: Response) -> list[BatchItem]:
         return self._items(response, await self.save_body(response))

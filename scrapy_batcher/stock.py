@@ -28,8 +28,8 @@ def take_stock(ledger: Ledger, root: Path, feeds: Sequence[NamedFeed], log: Logg
     for feed in feeds:
         if done and feed.options.get("overwrite"):
             raise FeedError(
-                f"{feed.uri} would be begun anew with -O, and {done:,} targets of this job are done and not fetched "
-                "again: go on with -o, or begin again with another JOBDIR"
+                f"{feed.uri} would be begun anew (-O, or overwrite in FEEDS), and {done:,} targets of this job are "
+                "done and not fetched again: go on without that (-o), or begin again with another JOBDIR"
             )
         if feed.is_stdout:
             log.info("stdout cannot be cut back: after a stop some items may come once more on it")

@@ -28,6 +28,13 @@ _SECRET = frozenset({"authorization", "proxy-authorization"})
 _TRUNCATED = {"dataloss": "disconnect", "download_stopped": "unspecified"}
 
 
+class _Headers(StatusAndHeaders):  # type: ignore[misc]  # it has no types
+    """Headers as they are, of which warcio itself would encode with ``%`` what is not ASCII."""
+
+    def compute_headers_buffer(self, header_filter: object = None) -> None:
+        self.headers_buff = self.to_bytes(header_filter, "latin-1")
+
+
 class Records:
     """Makes records.
 
@@ -75,7 +82,7 @@ class Records:
             "response",
             payload=BytesIO(response.body),
             length=len(response.body),
-            http_headers=StatusAndHeaders(
+            http_headers=_Headers(
                 f"{response.status} {responses.get(response.status, '')}".strip(),
                 list(_received(response.headers)),
                 protocol=protocol,
@@ -87,7 +94,7 @@ class Records:
             "request",
             payload=BytesIO(request.body),
             length=len(request.body),
-            http_headers=StatusAndHeaders(_request_line(request), list(_sent(request)), is_http_request=True),
+            http_headers=_Headers(_request_line(request), list(_sent(request)), is_http_request=True),
             warc_headers_dict={"WARC-Record-ID": f"<{uuid.uuid4().urn}>"},
         )
         writer.write_request_response_pair(sent, received)

@@ -94,7 +94,7 @@ POINTS: dict[str, tuple[Any, str, Callable, int]] = {
 
 FILE_POINTS: dict[str, tuple[Any, str, Callable, int]] = {
     "a body has no name yet": (Bodies, "_place", before, 20),
-    "a body has its name": (Bodies, "_write", after, 20),
+    "a body has its name": (Bodies, "_place", after, 20),
     "the bodies' names are synced": (Bodies, "sync", after, 2),
     "half a record is written": (Feed, "append", with_half_the_bytes, 31),
     "before the archive is closed": (Output, "close_own", before, 1),

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
-from contextlib import nullcontext
-from unittest.mock import patch
+from contextlib import closing, nullcontext
+from pathlib import Path
+from unittest.mock import Mock, patch
 
+import pytest
 from pytest_twisted import ensureDeferred
+from scrapy.http import Response
+from scrapy.utils.defer import deferred_from_coro
+from twisted.internet.defer import Deferred
 
 from scrapy_batcher import BatchSpider
 from scrapy_batcher.bodies import Bodies
+from scrapy_batcher.item import Body
 from scrapy_batcher.ledger import Ledger
+from scrapy_batcher.names import Template
+from scrapy_batcher.rows import Target
 from tests.crawling import run
 from tests.jobs import Work
 from tests.mockserver import MockServer
@@ -31,6 +40,11 @@ def files(work: Work) -> dict[str, bytes]:
 
 def items(work: Work) -> list[dict]:
     return [json.loads(line) for line in (work.folder / "items.jsonl").read_text().splitlines()]
+
+
+def save(bodies: Bodies, id: int, body: bytes) -> Deferred[Body]:
+    """Have *body* saved as the page of a target whose URL ends in ``a``."""
+    return deferred_from_coro(bodies.save(Target(id, id, "http://h/a", {}), Response("http://h/a", body=body)))
 
 
 @ensureDeferred
@@ -75,6 +89,29 @@ async def test_rows_that_want_one_name(server: MockServer, work: Work) -> None:
     for number, path in paths.items():
         assert f"<title>{number}</title>".encode() in bodies[path]
     assert (paths["3"], paths["4"], paths["5"]) == ("a_.html", "_.._a.html", "_.html")
+
+
+@ensureDeferred
+async def test_shards_that_want_one_name(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shards that write into one folder have ledgers of their own; when both find a name free at the same moment, it is
+    still the file of one of them, and the other one gets another."""
+    monkeypatch.setattr(os.path, "lexists", lambda path: False)
+    saved = {}
+    with closing(Ledger()) as one, closing(Ledger()) as other:
+        for id, ledger in enumerate((one, other, other), 1):
+            with closing(Bodies(folder, Template("{name}"), None, ledger.seen, print)) as bodies:
+                saved[id] = (await save(bodies, id, str(id).encode())).path
+    assert saved == {1: "a", 2: "a-2", 3: "a-3"}
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == {"a": b"1", "a-2": b"2", "a-3": b"3"}
+
+
+@ensureDeferred
+async def test_where_there_are_no_links(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the file system has no hard links, bodies have their files, too."""
+    monkeypatch.setattr(os, "link", Mock(side_effect=PermissionError(errno.EPERM, "Operation not permitted")))
+    with closing(Ledger()) as ledger, closing(Bodies(folder, Template("{id}"), None, ledger.seen, print)) as bodies:
+        await save(bodies, 1, b"whole")
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == {"1": b"whole"}
 
 
 @ensureDeferred
@@ -152,6 +189,27 @@ async def test_a_spider_of_one_s_own(server: MockServer, work: Work) -> None:
     one, two = items(work)
     assert one["path"] == "1"
     assert two == {"title": "2", "file": "2", "sum": hashlib.sha256(bodies["2"]).hexdigest()}
+
+
+class OwnFurther(BatchSpider):
+    """Wants a file for the page of a further request, too."""
+
+    def parse(self, response):
+        yield response.follow("/page/further", self.parse_further)
+
+    async def parse_further(self, response):
+        await self.save_body(response)
+
+
+@ensureDeferred
+async def test_a_further_request(server: MockServer, work: Work, caplog: pytest.LogCaptureFixture) -> None:
+    """A page that is no row's has no file: whoever wants one is told so."""
+    work.write(server.url("page/1"))
+    await work.run(OwnFurther, settings=settings(work))
+    assert not files(work)
+    assert (
+        "RuntimeError: save_body() names a file after a row of the list: a further request is for none" in caplog.text
+    )
 
 
 @ensureDeferred

@@ -144,6 +144,8 @@ def test_meanings(name, value, attribute, meaning):
         ("BATCHER_BODIES_NAMES", "{id", "BATCHER_BODIES_NAMES '{id': "),
         ("BATCHER_BODIES_NAMES", "{}", "BATCHER_BODIES_NAMES '{}': a field in braces is a name"),
         ("BATCHER_BODIES_NAMES", "{url!r}", "BATCHER_BODIES_NAMES '{url!r}': a field in braces is a name"),
+        ("BATCHER_BODIES_NAMES", "{id:8s}", "BATCHER_BODIES_NAMES '{id:8s}': id 1 cannot be shown as 8s: "),
+        ("BATCHER_BODIES_NAMES", "{sha256:d}", "BATCHER_BODIES_NAMES '{sha256:d}': sha256 '' cannot be shown as d: "),
         ("BATCHER_BODIES_NAMES", "{id:{line}}", "BATCHER_BODIES_NAMES '{id:{line}}': a field in braces is a name"),
         ("BATCHER_WARC", 5, "BATCHER_WARC must be a path, not 5"),
         ("BATCHER_FIELDS", 5, "BATCHER_FIELDS must be a list of names, not 5"),

@@ -143,7 +143,7 @@ def test_no_room(project: Project, server: MockServer, what: str) -> None:
         (
             "BATCHER_WARC",
             "notes",
-            "notes has something else than WARC records in it, to which they would be added: name",
+            "notes does not end with a whole WARC record, so none can be added to it: name another",
         ),
         ("BATCHER_WARC", "items.jsonl", "items.jsonl is named twice as a feed: leave one out"),
     ],

@@ -473,7 +473,7 @@ def test_nothing_takes_longer_for_a_longer_list(hosts):
         ledger.lanes.rest(lane.id, 20.0)
         assert ledger.lanes.soonest == 10.0
         assert ledger.lanes.wake(30.0, 10)
-        ledger.see(b"x", 1)
+        ledger.seen.see(b"x", 1)
         ledger._db._connection.set_progress_handler(None, 1)
         ledger.close()
         return count
@@ -483,12 +483,15 @@ def test_nothing_takes_longer_for_a_longer_list(hosts):
 
 def test_fingerprints_are_seen_once(ledger):
     """A request is new for the target that made it first, also when that makes it again, and for no other."""
-    assert [ledger.see(b"a", 1), ledger.see(b"a", 2), ledger.see(b"", 2), ledger.see(b"a", 1)] == [
+    assert [ledger.seen.see(b"a", 1), ledger.seen.see(b"a", 2), ledger.seen.see(b"", 2), ledger.seen.see(b"a", 1)] == [
         True,
         False,
         True,
         True,
     ]
+    assert [ledger.seen.by(b"a"), ledger.seen.by(b"b")] == [1, None]
+    ledger.seen.forget(b"a")
+    assert ledger.seen.see(b"a", 2)
 
 
 def test_ledgers_share_nothing():

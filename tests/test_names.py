@@ -104,6 +104,15 @@ def test_no_two_targets_have_one_file(rows: list[tuple[str, int]]) -> None:
 
 
 @pytest.mark.parametrize(
+    ("path", "other"),
+    [("a.b/c.html", "a.b/c-4.html"), ("a.b/c", "a.b/c-4"), ("127.0.0.1_8000_x y", "127.0.0.1_8000_x y-4")],
+)
+def test_a_name_that_is_taken(path: str, other: str) -> None:
+    """The row's number is before the extension, where there is one, and else at the end."""
+    assert list(islice(free_names(path, 4), 2)) == [path, other]
+
+
+@pytest.mark.parametrize(
     ("one", "other"), [("a.html", "A.HTML"), ("stra\u00dfe", "STRASSE"), ("caf\u00e9", "cafe\u0301"), ("\ufb01", "fi")]
 )
 def test_names_that_are_one_on_some_systems(one: str, other: str) -> None:
@@ -154,7 +163,7 @@ def test_a_field_that_is_not_there() -> None:
     """A row without the column of a template, or with a value that cannot be shown so, is told of by its name."""
     with pytest.raises(ValueError, match=r"BATCHER_BODIES_NAMES has \{sku\}, and the row has no such column"):
         Template("{sku}").fill({})
-    with pytest.raises(ValueError, match="BATCHER_BODIES_NAMES cannot show n 'x' so"):
+    with pytest.raises(ValueError, match="BATCHER_BODIES_NAMES: n 'x' cannot be shown as 03d: "):
         Template("{n:03d}").fill({"n": "x"})
 
 

@@ -6,7 +6,9 @@ import io
 import json
 import logging
 import sys
-from datetime import datetime, timezone
+from datetime import date, datetime, timezone
+from decimal import Decimal
+from enum import IntEnum
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -15,6 +17,14 @@ import pytest
 from scrapy_batcher.parquet import ParquetItemExporter
 from tests.conftest import Project
 from tests.mockserver import MockServer
+
+
+class Name(str):
+    """Text, of a class of its own."""
+
+
+class Number(IntEnum):
+    ONE = 1
 
 
 def exported(*items: dict[str, Any], **kwargs: Any) -> pq.ParquetFile:
@@ -56,6 +66,25 @@ def test_what_columns_hold() -> None:
     assert two == {**rows[1], "l": "{}", "big": None}
 
 
+def test_other_types() -> None:
+    """A value of a type that no column has is what JSON makes of it, text without its quotes and numbers as such."""
+    row = {"date": date(2026, 11, 29), "decimal": Decimal("1.50"), "name": Name("é"), "number": Number.ONE, "set": {1}}
+    table = exported(row).read()
+    assert table.to_pylist() == [{"date": "2026-11-29", "decimal": "1.50", "name": "é", "number": 1, "set": "[1]"}]
+    assert str(table.schema.field("number").type) == "int64"
+
+
+def test_a_field_name_that_no_file_can_have() -> None:
+    """An item with a field whose name cannot be written is refused, and takes no other with it."""
+    file = io.BytesIO()
+    exporter = ParquetItemExporter(file)
+    with pytest.raises(UnicodeEncodeError):
+        exporter.export_item({"\ud800": 1})
+    exporter.export_item({"v": 1})
+    exporter.finish_exporting()
+    assert pq.read_table(io.BytesIO(file.getvalue())).to_pylist() == [{"v": 1}]
+
+
 def test_memory_is_bounded() -> None:
     """Rows are written a group at a time: by their number, and by their size."""
     large = exported(*({"content": "x" * 1000} for _ in range(100)), group_bytes=10_000)
@@ -67,7 +96,11 @@ def test_memory_is_bounded() -> None:
 
 @pytest.mark.parametrize(
     ("value", "late"),
-    [(1, "x"), (1, 2**64), (1, True), (1.5, "x"), (True, 1), (b"x", "x"), ("x", "\ud800"), ("x", object())],
+    [
+        *((1, "x"), (1, 2**64), (1, True), (1.5, "x"), (True, 1), (b"x", "x"), ("x", object())),
+        *(("x", "\ud800"), ("x", ["\ud800"]), ("x", {"\ud800": 1})),
+        (datetime(2026, 1, 1, tzinfo=timezone.utc), datetime(2026, 1, 1)),
+    ],
 )
 def test_what_does_not_fit(value: object, late: object) -> None:
     """An item that does not fit into a column is refused, and takes no other with it."""
@@ -136,6 +169,25 @@ def test_a_crawl(project: Project, server: MockServer) -> None:
     run = project.scrapy(*command, "-O", "items.parquet")
     assert run.status == 0, run.log
     assert sorted(pq.read_table(project.path / "items.parquet").column("url").to_pylist()) == sorted(urls)
+
+
+def test_a_file_that_is_there(project: Project) -> None:
+    """Behind a Parquet file there can be no other: a batch that would add to one is refused, with a sentence."""
+    project.write("urls.txt", "http://127.0.0.1:1/")
+    project.write("items.parquet", b"PAR1")
+    feeds = json.dumps({"items.parquet": {"format": "parquet"}})
+    run = project.scrapy("crawl", "batch", "-a", "urls=urls.txt", settings={"FEEDS": feeds, "LOG_LEVEL": "ERROR"})
+    assert run.status == 1
+    assert (
+        "the feed items.parquet has something in it already, and nothing can be added to a Parquet file: overwrite it "
+        "with -O, or name another" in run.log
+    )
+    assert len(run.log.splitlines()) == 1, run.log
+    assert (project.path / "items.parquet").read_bytes() == b"PAR1"
+    file = io.BytesIO(b"PAR1")
+    file.seek(0, io.SEEK_END)
+    with pytest.raises(ValueError, match="needs a file of its own"):
+        ParquetItemExporter(file)
 
 
 def test_a_job(project: Project) -> None:

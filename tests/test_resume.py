@@ -352,7 +352,7 @@ async def test_moved_with_its_feeds(server: MockServer, work: Work) -> None:
     for feed in ("new/items.csv", "new/%(name)s.csv"):
         anew = {str(work.folder / feed): {"format": "csv", "overwrite": True}}
         sentence = await work.refused({**again, "FEEDS": anew})
-        assert "would be begun anew with -O, and 6 targets of this job are done" in sentence
+        assert "would be begun anew (-O, or overwrite in FEEDS), and 6 targets of this job are done" in sentence
 
 
 @ensureDeferred
@@ -379,9 +379,10 @@ async def test_what_was_in_the_feed_before(server: MockServer, work: Work) -> No
     other = work.settings({"items.jsonl": {"format": "jsonl", "overwrite": True}}, JOBDIR=str(work.folder / "job2"))
     await work.run(Stops, settings=other, pages=2)
     assert "old" not in work.items()
-    assert "would be begun anew with -O, and 2 targets of this job are done and not fetched again" in (
-        await work.refused(other)
-    ).replace(" 3 ", " 2 ")
+    assert (
+        "would be begun anew (-O, or overwrite in FEEDS), and 2 targets of this job are done and not fetched again"
+        in (await work.refused(other)).replace(" 3 ", " 2 ")
+    )
     await work.run(settings={**other, "FEEDS": work.settings()["FEEDS"]})
     assert len(set(work.items())) == len(work.items()) == 6
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import random
 import re
 import sys
 import zlib
@@ -163,6 +164,29 @@ async def test_in_step_with_the_ledger(server: MockServer, work: Work) -> None:
     assert [kind for kind, *_ in read(work.folder / "out.warc.gz")].count("warcinfo") == 1
 
 
+@pytest.mark.parametrize("name", ["out.warc", "out.warc.gz"])
+@ensureDeferred
+async def test_behind_half_a_record(server: MockServer, work: Work, name: str) -> None:
+    """Nothing is added behind a record of which a kill has left half, where no reader would find it; whatever is in
+    the records, a whole one is told from it."""
+    work.write(server.url("random/1?size=50000"))
+    path = work.folder / name
+    await work.run(settings=settings(work, name))
+    inner = Records(is_zipped=True).of(Request("http://h/"), HtmlResponse("http://h/", body=b"x" * 100))
+    # The last record: of a request, with bytes that cannot be compressed, so that the inner members are there as such.
+    upload = Request("http://h/", method="POST", body=random.Random(1).randbytes(50000) + inner)
+    with path.open("ab") as file:
+        file.write(Records(is_zipped=name.endswith(".gz")).of(upload, HtmlResponse("http://h/")))
+    assert inner in path.read_bytes()
+    await work.run(settings=settings(work, name))
+    whole = path.read_bytes()
+    assert [kind for kind, *_ in read(path)].count("response") == 3
+    for missing in (1, 3, 100, 20_000):
+        path.write_bytes(whole[:-missing])
+        sentence = await work.refused(settings(work, name))
+        assert sentence == f"{path} does not end with a whole WARC record, so none can be added to it: name another"
+
+
 class Further(BatchSpider):
     """Makes a further request for each page, and one more in its callback."""
 
@@ -194,17 +218,22 @@ async def test_without_warcio(server: MockServer, work: Work, monkeypatch) -> No
 
 
 def test_what_a_record_says() -> None:
-    """A response over HTTP/2, from behind a proxy, or cut short, has a record that says so; what is not ASCII comes
-    through as it can."""
+    """A response over HTTP/2, from behind a proxy, or cut short, has a record that says so; what is not ASCII in a
+    header is the same bytes as were received."""
     request = Request("http://h/p;x?q#f", method="POST", body=b"data", meta={"proxy": "http://p"})
     response = HtmlResponse(
-        request.url, 299, {"X": "\u00e9"}, b"b" * 10, flags=["dataloss"], protocol="h2", ip_address="127.0.0.1"
+        request.url,
+        299,
+        {"X": b"\xe9", "Y": b"\xc3\xa9"},
+        b"b" * 10,
+        flags=["dataloss"],
+        protocol="h2",
+        ip_address="127.0.0.1",
     )
-    records = list(ArchiveIterator(io.BytesIO(Records(is_zipped=True).of(request, response)), check_digests="raise"))
+    assert b"\r\nX: \xe9\r\nY: \xc3\xa9\r\n\r\n" in Records(is_zipped=False).of(request, response)
     parsed = []
     for record in ArchiveIterator(io.BytesIO(Records(is_zipped=True).of(request, response)), check_digests="raise"):
         parsed.append((record.rec_type, record.rec_headers, record.http_headers, record.raw_stream.read()))
-    assert len(records) == 2
     (kind, headers, http, body), (other, sent_headers, sent, data) = parsed
     assert (kind, other) == ("response", "request")
     assert headers.get_header("WARC-Truncated") == "disconnect"

@@ -120,7 +120,7 @@ async def test_a_delay_of_autothrottle(server: MockServer, no_heartbeat) -> None
 
 
 class Ordered(scrapy.Spider):
-    """Schedules a gated page, then others; their pages yield more."""
+    """Schedules a gated page, then others, of which the next is gated, too; the first one's page yields more."""
 
     name = "ordered"
 
@@ -128,7 +128,8 @@ class Ordered(scrapy.Spider):
         yield scrapy.Request(self.url("first?gate=first"))
         for priority in (0, 5, -5, 0, 7, 5):
             self.number += 1
-            yield scrapy.Request(self.url(f"{priority}/{self.number}"), priority=priority)
+            gate = "?gate=second" if priority == 7 else ""
+            yield scrapy.Request(self.url(f"{priority}/{self.number}{gate}"), priority=priority)
 
     def __init__(self, server: MockServer) -> None:
         super().__init__()
@@ -152,8 +153,9 @@ async def test_the_order_within_a_host_is_scrapy_s(server: MockServer) -> None:
         server.control("clear")
         crawler = make_crawler(Ordered, CONCURRENT_REQUESTS=1, **addon)
         done = crawler.crawl(server)
-        await until(lambda: crawler.stats and enqueued(crawler) == 7)  # noqa: B023 - it is over before the next
-        server.control("open?gate=first")
+        for gate, count in (("first", 7), ("second", 10)):
+            await until(lambda: crawler.stats and enqueued(crawler) == count)  # noqa: B023 - it is over before the next
+            server.control(f"open?gate={gate}")
         await done
         orders.append(server.control()["order"])
     assert orders[0] == orders[1]
@@ -197,9 +199,10 @@ class Stops(scrapy.Spider):
 
     def parse(self, response):
         self.left -= 1
+        is_last = self.left == 0  # before the yield, during which other pages may come
         if "more" not in response.url:
             yield response.follow(response.url + "-more", errback=self.on_error, meta=self.meta_of(response))
-        if self.left == 0:
+        if is_last:
             raise CloseSpider("enough")
 
     def meta_of(self, response):

@@ -61,6 +61,11 @@ def test_only_what_may():
         ({"headers": {"A": "secret\r\nB: x"}}, "a value for A that is no text of one line"),
         ({"headers": {"A": {"b": "secret"}}}, "a value for A"),
         ({"headers": {"A": True}}, "a value for A"),
+        (
+            {"headers": {"content-length": 0}, "body": "GET /other HTTP/1.1"},
+            "Content-Length, which is for the download",
+        ),
+        ({"headers": {"Transfer-Encoding": "chunked"}}, "Transfer-Encoding, which is for the download"),
         ({"body": 5}, "neither text nor an object or a list but int"),
         ({"priority": "high"}, "no whole number"),
         ({"priority": 1.5}, "no whole number"),

@@ -84,7 +84,8 @@ def _headers(value: Any) -> dict[str, list[str]]:
         name = given.title()  # as Scrapy writes them, so that one replaces another however it is spelt
         if name in _FRAMING:
             raise ValueError(f"its column 'headers' has {name}, which is for the download handler to say")
-        headers[name] = [_header(name, each) for each in (values if isinstance(values, list) else [values])]
+        if values is not None:  # as a column of Parquet's structs has it for what a row lacks
+            headers[name] = [_header(name, each) for each in (values if isinstance(values, list) else [values])]
     return headers
 
 

@@ -29,6 +29,7 @@ def target(**columns) -> Target:
         ({"method": "post"}, {"method": "POST"}),
         ({"headers": '{"accept": "x", "N": 1}'}, {"headers": {"Accept": ["x"], "N": ["1"]}}),
         ({"headers": {"X-A": ["1", "2"], "x-a": "3"}}, {"headers": {"X-A": ["3"]}}),
+        ({"headers": {"A": None, "B": "x"}}, {"headers": {"B": ["x"]}}),
         ({"body": "a=1"}, {"body": "a=1"}),
         ({"body": {"\u00e9": [1]}}, {"body": '{"\u00e9": [1]}', "headers": {"Content-Type": ["application/json"]}}),
         (

@@ -267,5 +267,6 @@ def _child(location: str, loc: str) -> str:
     path = unquote(loc)
     if not path or "\0" in path or is_remote(path) or path.startswith("/") or ".." in path.split("/"):
         raise _RefusedError("an index leads to the web, or to what is in its own folder")
+    path = "/".join(part for part in path.split("/") if part not in ("", "."))  # each place has one name
     folder = location.rpartition("/")[0]
     return f"{folder}/{path}" if folder else path

@@ -249,7 +249,7 @@ def test_an_index_leads_to_its_sitemaps(folder):
 def test_circles_and_depth(folder):
     """Indexes that lead to themselves, to each other, or ever deeper, come to an end."""
     (folder / "a.xml").write_bytes(index("a.xml", "b.xml"))
-    (folder / "b.xml").write_bytes(index("a.xml", "0.xml"))
+    (folder / "b.xml").write_bytes(index("./a.xml", "0.xml"))
     for n in range(9):
         (folder / f"{n}.xml").write_bytes(index(f"{n + 1}.xml"))
     (folder / "9.xml").write_bytes(urlset(loc("http://a/")))
@@ -287,6 +287,7 @@ def test_a_sitemap_that_is_cut_short_ends_the_list(folder):
         ("s3://bucket/maps/index.xml", "a.xml", "s3://bucket/maps/a.xml"),
         ("s3://bucket/index.xml", "https://h/a.xml", "https://h/a.xml"),
         ("-", "a.xml", "a.xml"),
+        ("maps/index.xml", "./sub//./a.xml", "maps/sub/a.xml"),
     ],
 )
 def test_where_it_leads(location, given, child):

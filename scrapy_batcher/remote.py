@@ -92,8 +92,18 @@ class _Raw(io.RawIOBase):
                 if not self._in_one_go:
                     raise
                 data = self._again(self._file.tell()).read(len(view))
+            if not data and view:
+                self._check_end()
         view[: len(data)] = data
         return len(data)
+
+    def _check_end(self) -> None:
+        """
+        :raises OSError: when the file is not at its end: it has become shorter since it was opened
+        """
+        place, size = self._file.tell(), getattr(self._file, "size", None)
+        if size and place < size:
+            raise OSError(f"it ends after {place:,} bytes, where it was said to have {size:,}")
 
     def _again(self, place: int) -> Any:
         """The file, opened once more and read up to *place*."""

@@ -66,6 +66,8 @@ class FileServer:
         if not wanted:
             return self.send(request, 200, data, headers, self.cut.get(path))
         first, last = int(wanted[1]), min(int(wanted[2] or len(data)), len(data) - 1)
+        if first >= len(data):
+            return self.send(request, 416, b"no such part")
         headers["Content-Range"] = f"bytes {first}-{last}/{len(data)}"
         cut = self.cut[path] - first if path in self.cut else None
         return self.send(request, 206, data[first : last + 1], headers, cut)

@@ -193,6 +193,18 @@ def test_a_list_that_breaks_off(files, has_ranges):
     assert "\n" not in str(raised.value)
 
 
+def test_a_list_that_becomes_shorter(files):
+    """A list of which there is less than there was when its reading began does not end without a word."""
+    files.files["list.txt"] = lines(120_000)
+    rows = iter(Source(files.url("list.txt")))
+    next(rows)
+    files.files["list.txt"] = lines(1000)
+    with pytest.raises(
+        SourceError, match=r"list.txt broke off after line \d+: it ends after [\d,]+ bytes, where it was"
+    ):
+        list(rows)
+
+
 def test_an_unknown_scheme():
     """A scheme that fsspec does not know is refused."""
     assert "Protocol not known: nonsense" in complaint("nonsense://h/list.txt")

@@ -22,6 +22,7 @@ _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(?:::|://)")
 _QUERY = re.compile(r"(://[^\s?'\"]*)\?[^\s'\"]*")
 
 _GONE = (404, 410)  # HTTP statuses of what is not there
+_CHANGED = 412  # that of what is another one than was asked for
 
 _BUFFER = 256 * 1024  # bytes
 
@@ -62,8 +63,19 @@ def open_remote(location: str) -> IO[bytes]:
     """
     with _as_os_error():
         files, path = _open_files(location)
-        in_one_go = partial(files.open, path, "rb", block_size=0) if is_web(location) else None
-        return io.BufferedReader(_Raw(files.open(path, "rb"), in_one_go), _BUFFER)
+        if not is_web(location):
+            return io.BufferedReader(_Raw(files.open(path, "rb"), None), _BUFFER)
+        info = files.info(path)
+        headers = {**files.kwargs.get("headers", {}), **_unless_changed(info)}
+        opened = partial(files.open, path, "rb", size=info.get("size"), headers=headers)
+        in_one_go = partial(opened, block_size=0)
+        return io.BufferedReader(_Raw(opened() if info.get("partial", True) else in_one_go(), in_one_go), _BUFFER)
+
+
+def _unless_changed(info: dict[str, Any]) -> dict[str, str]:
+    """The headers with which a web server sends no part of another file than the one of which fsspec has *info*."""
+    tag = info.get("ETag", "W/")
+    return {} if tag.startswith("W/") else {"If-Match": tag}  # which no weak one matches
 
 
 class _Raw(io.RawIOBase):
@@ -161,6 +173,8 @@ def _as_os_error() -> Iterator[None]:
 
 def _told(error: BaseException) -> OSError:
     """*error* as one that names no secret."""
+    if getattr(error, "status", None) == _CHANGED:
+        return OSError("it was changed while it was read")
     text = (isinstance(error, OSError) and error.strerror) or str(error)
     name = "" if isinstance(error, OSError) and text else type(error).__name__
     return OSError(without_credentials(": ".join(filter(None, (name, text)))))

@@ -205,6 +205,27 @@ def test_a_list_that_becomes_shorter(files):
         list(rows)
 
 
+@pytest.mark.parametrize("has_ranges", [True, False])
+def test_a_list_that_is_replaced(files, has_ranges):
+    """Of two lists at a place, one after the other, no list is put together."""
+    files.has_ranges, files.tag = has_ranges, '"{}"'
+    files.files["list.txt"] = lines(120_000)
+    assert len(list(Source(files.url("list.txt")))) == 120_000
+    rows = iter(Source(files.url("list.txt")))
+    next(rows)
+    files.files["list.txt"] = b"http://other/\n" * 2_000_000
+    others = []
+    with pytest.raises(SourceError, match=r"list.txt broke off after line \d+: it was changed while it was read"):
+        others.extend(rows)
+    assert all(row.url.startswith("http://h/") for row in others)
+
+
+def test_a_weak_tag(files):
+    """One that does not tell every byte is no condition that a server could say yes to."""
+    files.files["list.txt"], files.tag = lines(60_000), 'W/"{}"'
+    assert len(list(Source(files.url("list.txt")))) == 60_000
+
+
 def test_an_unknown_scheme():
     """A scheme that fsspec does not know is refused."""
     assert "Protocol not known: nonsense" in complaint("nonsense://h/list.txt")

@@ -75,6 +75,8 @@ def _headers(value: Any) -> dict[str, list[str]]:
             value = json.loads(value)
         except (ValueError, RecursionError):
             raise ValueError('its column \'headers\' is no JSON such as {"Accept": "text/html"}') from None
+    if isinstance(value, list) and all(isinstance(pair, list) and len(pair) == 2 for pair in value):
+        value = {str(name): part for name, part in value}  # a map of Parquet's
     if not isinstance(value, dict):
         raise ValueError('its column \'headers\' is no object such as {"Accept": "text/html"}')
     headers = {}

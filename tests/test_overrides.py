@@ -30,6 +30,7 @@ def target(**columns) -> Target:
         ({"headers": '{"accept": "x", "N": 1}'}, {"headers": {"Accept": ["x"], "N": ["1"]}}),
         ({"headers": {"X-A": ["1", "2"], "x-a": "3"}}, {"headers": {"X-A": ["3"]}}),
         ({"headers": {"A": None, "B": "x"}}, {"headers": {"B": ["x"]}}),
+        ({"headers": [["A", "x"], ["B", None]]}, {"headers": {"A": ["x"]}}),
         ({"body": "a=1"}, {"body": "a=1"}),
         ({"body": {"\u00e9": [1]}}, {"body": '{"\u00e9": [1]}', "headers": {"Content-Type": ["application/json"]}}),
         (
@@ -58,6 +59,8 @@ def test_only_what_may():
         ({"method": "connect"}, "no method"),
         ({"headers": "Accept: x"}, "no JSON"),
         ({"headers": "[1]"}, "no object"),
+        ({"headers": [["A", "x", "y"]]}, "no object"),
+        ({"headers": [["A\r\nB", "x"]]}, "a name that is none"),
         ({"headers": {"A b": "x"}}, "a name that is none"),
         ({"headers": {"A": "secret\r\nB: x"}}, "a value for A that is no text of one line"),
         ({"headers": {"A": {"b": "secret"}}}, "a value for A"),

@@ -64,12 +64,13 @@ def open_remote(location: str) -> IO[bytes]:
     with _as_os_error():
         files, path = _open_files(location)
         if not is_web(location):
-            return io.BufferedReader(_Raw(files.open(path, "rb"), None), _BUFFER)
+            return io.BufferedReader(_Raw(files, files.open(path, "rb"), None), _BUFFER)
         info = files.info(path)
         headers = {**files.kwargs.get("headers", {}), **_unless_changed(info)}
         opened = partial(files.open, path, "rb", size=info.get("size"), headers=headers)
         in_one_go = partial(opened, block_size=0)
-        return io.BufferedReader(_Raw(opened() if info.get("partial", True) else in_one_go(), in_one_go), _BUFFER)
+        file = opened() if info.get("partial", True) else in_one_go()
+        return io.BufferedReader(_Raw(files, file, in_one_go), _BUFFER)
 
 
 def _unless_changed(info: dict[str, Any]) -> dict[str, str]:
@@ -79,13 +80,14 @@ def _unless_changed(info: dict[str, Any]) -> dict[str, str]:
 
 
 class _Raw(io.RawIOBase):
-    """A *file* of fsspec, whose libraries each have errors of their own.
+    """A *file* of fsspec, in the file system *files*, whose libraries each have errors of their own.
 
     :param in_one_go: opens it once more, to be read from its beginning on without a stop: for a web server that turns
         out to send no parts, as fsspec finds when it asks for the second of them
     """
 
-    def __init__(self, file: Any, in_one_go: Callable[[], Any] | None) -> None:
+    def __init__(self, files: Any, file: Any, in_one_go: Callable[[], Any] | None) -> None:
+        self._files = files  # which closes its archive, if it is one, when nobody has it any more
         self._file = file
         self._in_one_go = in_one_go
 

@@ -6,6 +6,7 @@ import base64
 import gzip
 import ssl
 import sys
+import zipfile
 from collections.abc import Iterator
 
 import fsspec
@@ -103,6 +104,15 @@ def test_in_memory(memory):
     ]
     assert [row.url for row in Source(r"memory://lists/c\,d.txt,memory://lists/b.csv")] == ["http://c/", "http://b/"]
     assert complaint("memory://lists/*.pdf").startswith("no file matches memory://lists/*.pdf: ")
+
+
+def test_within_an_archive(files, tmp_path):
+    """So is a list in an archive, here and elsewhere."""
+    with zipfile.ZipFile(tmp_path / "lists.zip", "w") as archive:
+        archive.writestr("list.txt", lines(3))
+    files.files["lists.zip"] = (tmp_path / "lists.zip").read_bytes()
+    for place in (str(tmp_path / "lists.zip"), files.url("lists.zip")):
+        assert len(list(Source(f"zip://list.txt::{place}"))) == 3
 
 
 def test_beside_local_files(memory, tmp_path):

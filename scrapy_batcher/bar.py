@@ -13,6 +13,10 @@ from scrapy_batcher.figures import Figures
 from scrapy_batcher.terminal import columns_of, is_terminal
 
 _WIDE = 120  # columns, with which the figures are said in words
+_LEAST = len("100%|█| ")  # columns that are there before the figures
+# Columns that are left free: in the last some terminals begin a new line, and they show a Ctrl-C as two characters. A
+# bar that they broke could not be taken away.
+_FREE = 3
 
 
 class _Meter(tqdm):  # type: ignore[type-arg]  # it is given nothing to iterate over
@@ -39,7 +43,7 @@ class Bar:
         self._streams = ExitStack()
 
     def show(self, figures: Figures) -> None:
-        columns = columns_of(self._terminal) - 1  # after the last some terminals begin a new line
+        columns = max(columns_of(self._terminal) - _FREE, 1)
         if self._meter is None:
             self._meter = _Meter(file=self._terminal, bar_format=" ", ncols=columns, leave=False)
             self._guard()
@@ -64,11 +68,10 @@ class Bar:
 
 
 def _layout(figures: Figures, columns: int) -> str:
-    """What tqdm is to draw; it fills in the bar, and cuts off what does not fit."""
-    text = figures.long if columns >= _WIDE else figures.short
-    if figures.percent is None:
-        return text[:columns]
-    return f"{figures.percent:>3}%|{{bar}}| {text}"
+    """What tqdm is to draw; it fills in the bar."""
+    before = 0 if figures.percent is None else _LEAST
+    text = figures.long if columns >= _WIDE else figures.short_in(columns - before)
+    return f"{figures.percent:>3}%|{{bar}}| {text}" if before else text or " "  # for "" it would draw what it likes
 
 
 class _Above:

@@ -24,8 +24,15 @@ _READERS: dict[str, Callable[[IO[bytes]], Any]] = {
 
 COMPRESSIONS = tuple(_READERS)
 
+_BEGINNINGS = {b"\x1f\x8b": "gz", b"BZh": "bz2", b"\xfd7zXZ\0": "xz", b"\x28\xb5\x2f\xfd": "zst"}
+
 READ_ERRORS: tuple[type[Exception], ...] = (OSError, EOFError, zlib.error, lzma.LZMAError, zstd.ZstdError)
 """What reading a stream, compressed or not, can raise."""
+
+
+def compression_of(beginning: bytes) -> str:
+    """The compression of what has this *beginning*: one of `COMPRESSIONS`, or ``""`` for none."""
+    return next((name for magic, name in _BEGINNINGS.items() if beginning.startswith(magic)), "")
 
 
 def decompressed(stream: IO[bytes], compression: str) -> IO[bytes]:

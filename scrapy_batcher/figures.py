@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -55,18 +56,25 @@ class Figures:
         """All of them in words."""
         of = f"{self.done:,} of {self.read:,}" + ("" if self.complete else " read so far")
         hosts = "host" if self.active == 1 else "hosts"
-        return self._joined(of, ", ", f"{_rate(self.rate)} a second", "{:,}".format, f"{hosts} active")
+        return ", ".join(self._said(of, f"{_rate(self.rate)} a second", "{:,}".format, f"{hosts} active"))
 
     @property
     def short(self) -> str:
         """All of them where there is little room: in at most 73 characters, as long as numbers stay below 10**15."""
-        of = f"{_short(self.done)}/{_short(self.read)}" + ("" if self.complete else " so far")
-        return self._joined(of, " ", f"{_rate(self.rate)}/s", _short, "active")
+        return self.short_in(sys.maxsize)
 
-    def _joined(self, of: str, comma: str, rate: str, number: Callable[[int], str], active: str) -> str:
-        left = None if self.left is None else f"{_time(self.left)} left"
-        numbers = f"{number(self.failed)} failed", f"{number(self.active)} {active}", f"{number(self.resting)} resting"
-        return comma.join(filter(None, (of, rate, left, *numbers)))
+    def short_in(self, columns: int) -> str:
+        """As many of those, from the first on, as there is room for: a number that is cut off is another one."""
+        of = f"{_short(self.done)}/{_short(self.read)}" + ("" if self.complete else " so far")
+        said = self._said(of, f"{_rate(self.rate)}/s", _short, "active")
+        while said and len(" ".join(said)) > columns:
+            said.pop()
+        return " ".join(said)
+
+    def _said(self, of: str, rate: str, number: Callable[[int], str], active: str) -> list[str]:
+        left = [] if self.left is None else [f"{_time(self.left)} left"]
+        hosts = f"{number(self.active)} {active}", f"{number(self.resting)} resting"
+        return [of, rate, *left, f"{number(self.failed)} failed", *hosts]
 
 
 class Pace:

@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 from typing import IO, Protocol
 
 from scrapy_batcher.columnar import Table
-from scrapy_batcher.compression import COMPRESSIONS, decompressed
+from scrapy_batcher.compression import COMPRESSIONS, compression_of, decompressed
 from scrapy_batcher.lines import Lines, Mark, Place
 from scrapy_batcher.locations import STDIN, name_of
 from scrapy_batcher.remote import is_remote
@@ -70,7 +70,7 @@ class Part:
     """A file of a list.
 
     :param row_format: ``None`` until it was read for the first time, when nothing but how it begins says it
-    :param compression: ``""`` for none
+    :param compression: ``""`` for none, or until then
     """
 
     location: str
@@ -99,9 +99,11 @@ class Part:
         :raises Exception: one of `compression.READ_ERRORS`, `BrokenError` or `MissingColumnError`, for what can be
             known before the first row
         """
+        if self.row_format is None and not self.compression:
+            self.compression = compression_of(_beginning(stream))
         stream = decompressed(stream, self.compression)
         if self.row_format is None:
-            self.row_format = _begun(stream)
+            self.row_format = _begun(_beginning(stream))
         if self.row_format == "sitemap":
             return Sitemap(stream, start, file, self.location)
         if self.row_format in _TABLES:
@@ -139,14 +141,18 @@ def _parse(location: str, format: str | None) -> tuple[str | None, str]:
     return row_format, compression
 
 
-def _begun(stream: IO[bytes]) -> str:
-    """The row format of what *stream* begins with, of which nothing is taken."""
-    first: bytes = stream.peek(64)[:64]  # type: ignore[attr-defined]  # IO[bytes] lacks it; all of ours have it
+def _beginning(stream: IO[bytes]) -> bytes:
+    """What *stream* begins with; nothing is taken of it."""
+    return stream.peek(64)[:64]  # type: ignore[attr-defined, no-any-return]  # IO[bytes] lacks it; all of ours have it
+
+
+def _begun(beginning: bytes) -> str:
+    """The row format of what has this *beginning*."""
     for magic, row_format in ((b"PAR1", "parquet"), (b"ARROW1", "arrow")):
-        if first.startswith(magic):
+        if beginning.startswith(magic):
             return row_format
     # No URL begins so.
-    return "sitemap" if first.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"<") else _TEXT
+    return "sitemap" if beginning.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"<") else _TEXT
 
 
 def _path_in(location: str) -> str:

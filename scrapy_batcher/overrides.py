@@ -19,6 +19,9 @@ _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 
 _NO_VALUE = re.compile(r"[\x00\r\n]")
 
+# They say where a request ends: a row that may say so can hide another request in its body.
+_FRAMING = ("Content-Length", "Transfer-Encoding")
+
 _JSON = {"Content-Type": ["application/json"]}
 
 
@@ -72,14 +75,19 @@ def _headers(value: Any) -> dict[str, list[str]]:
             value = json.loads(value)
         except (ValueError, RecursionError):
             raise ValueError('its column \'headers\' is no JSON such as {"Accept": "text/html"}') from None
+    if isinstance(value, list) and all(isinstance(pair, list) and len(pair) == 2 for pair in value):
+        value = {str(name): part for name, part in value}  # a map of Parquet's
     if not isinstance(value, dict):
         raise ValueError('its column \'headers\' is no object such as {"Accept": "text/html"}')
     headers = {}
-    for name, values in value.items():
-        if not _TOKEN.fullmatch(name):
+    for given, values in value.items():
+        if not _TOKEN.fullmatch(given):
             raise ValueError("its column 'headers' has a name that is none of a header")
-        # As Scrapy writes them, so that one replaces another however it is spelt.
-        headers[name.title()] = [_header(name, each) for each in (values if isinstance(values, list) else [values])]
+        name = given.title()  # as Scrapy writes them, so that one replaces another however it is spelt
+        if name in _FRAMING:
+            raise ValueError(f"its column 'headers' has {name}, which is for the download handler to say")
+        if values is not None:  # as a column of Parquet's structs has it for what a row lacks
+            headers[name] = [_header(name, each) for each in (values if isinstance(values, list) else [values])]
     return headers
 
 

@@ -22,6 +22,7 @@ _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(?:::|://)")
 _QUERY = re.compile(r"(://[^\s?'\"]*)\?[^\s'\"]*")
 
 _GONE = (404, 410)  # HTTP statuses of what is not there
+_CHANGED = 412  # that of what is another one than was asked for
 
 _BUFFER = 256 * 1024  # bytes
 
@@ -62,18 +63,31 @@ def open_remote(location: str) -> IO[bytes]:
     """
     with _as_os_error():
         files, path = _open_files(location)
-        in_one_go = partial(files.open, path, "rb", block_size=0) if is_web(location) else None
-        return io.BufferedReader(_Raw(files.open(path, "rb"), in_one_go), _BUFFER)
+        if not is_web(location):
+            return io.BufferedReader(_Raw(files, files.open(path, "rb"), None), _BUFFER)
+        info = files.info(path)
+        headers = {**files.kwargs.get("headers", {}), **_unless_changed(info)}
+        opened = partial(files.open, path, "rb", size=info.get("size"), headers=headers)
+        in_one_go = partial(opened, block_size=0)
+        file = opened() if info.get("partial", True) else in_one_go()
+        return io.BufferedReader(_Raw(files, file, in_one_go), _BUFFER)
+
+
+def _unless_changed(info: dict[str, Any]) -> dict[str, str]:
+    """The headers with which a web server sends no part of another file than the one of which fsspec has *info*."""
+    tag = info.get("ETag", "W/")
+    return {} if tag.startswith("W/") else {"If-Match": tag}  # which no weak one matches
 
 
 class _Raw(io.RawIOBase):
-    """A *file* of fsspec, whose libraries each have errors of their own.
+    """A *file* of fsspec, in the file system *files*, whose libraries each have errors of their own.
 
     :param in_one_go: opens it once more, to be read from its beginning on without a stop: for a web server that turns
         out to send no parts, as fsspec finds when it asks for the second of them
     """
 
-    def __init__(self, file: Any, in_one_go: Callable[[], Any] | None) -> None:
+    def __init__(self, files: Any, file: Any, in_one_go: Callable[[], Any] | None) -> None:
+        self._files = files  # which closes its archive, if it is one, when nobody has it any more
         self._file = file
         self._in_one_go = in_one_go
 
@@ -92,8 +106,18 @@ class _Raw(io.RawIOBase):
                 if not self._in_one_go:
                     raise
                 data = self._again(self._file.tell()).read(len(view))
+            if not data and view:
+                self._check_end()
         view[: len(data)] = data
         return len(data)
+
+    def _check_end(self) -> None:
+        """
+        :raises OSError: when the file is not at its end: it has become shorter since it was opened
+        """
+        place, size = self._file.tell(), getattr(self._file, "size", None)
+        if size and place < size:
+            raise OSError(f"it ends after {place:,} bytes, where it was said to have {size:,}")
 
     def _again(self, place: int) -> Any:
         """The file, opened once more and read up to *place*."""
@@ -151,6 +175,8 @@ def _as_os_error() -> Iterator[None]:
 
 def _told(error: BaseException) -> OSError:
     """*error* as one that names no secret."""
+    if getattr(error, "status", None) == _CHANGED:
+        return OSError("it was changed while it was read")
     text = (isinstance(error, OSError) and error.strerror) or str(error)
     name = "" if isinstance(error, OSError) and text else type(error).__name__
     return OSError(without_credentials(": ".join(filter(None, (name, text)))))

@@ -154,7 +154,7 @@ class _Document:
 
     def __init__(self, stream: IO[bytes]) -> None:
         is_zipped = stream.peek(2)[:2] == _GZIP  # type: ignore[attr-defined]  # IO[bytes] lacks it; all of ours have it
-        self._stream = cast("IO[bytes]", gzip.GzipFile(fileobj=stream)) if is_zipped else stream
+        self._stream = cast("IO[bytes]", gzip.GzipFile(fileobj=stream, mode="rb")) if is_zipped else stream
         self._parser = parser = expat.ParserCreate(namespace_separator="}")
         parser.buffer_text = True
         parser.StartElementHandler = self._start
@@ -201,6 +201,9 @@ class _Document:
                 raise BrokenError(f"a piece of it is longer than {LINE_LIMIT // 1024} KiB")
         except (expat.ExpatError, BrokenError) as e:
             self._failure = e if isinstance(e, BrokenError) else BrokenError(f"it is no XML: {e}")
+            self._ended = True
+        except (LookupError, ValueError) as e:  # of Python's codecs
+            self._failure = BrokenError(f"it has an encoding that cannot be read: {e}")
             self._ended = True
 
     # -- what expat calls --------------------------------------------------------------------------------------
@@ -264,5 +267,6 @@ def _child(location: str, loc: str) -> str:
     path = unquote(loc)
     if not path or "\0" in path or is_remote(path) or path.startswith("/") or ".." in path.split("/"):
         raise _RefusedError("an index leads to the web, or to what is in its own folder")
+    path = "/".join(part for part in path.split("/") if part not in ("", "."))  # each place has one name
     folder = location.rpartition("/")[0]
     return f"{folder}/{path}" if folder else path

@@ -7,6 +7,7 @@ import ssl
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
+from zlib import crc32
 
 _PIECE = 64 * 1024  # bytes that are sent at a time
 
@@ -17,6 +18,7 @@ class FileServer:
     :ivar requests: how many came, by method and path
     :ivar sent: bytes of bodies, by path
     :ivar has_ranges: whether parts of a file can be asked for
+    :ivar tag: what makes an ``ETag`` of a file's CRC, if it has one
     :ivar cut: how many bytes of a file are sent, though its whole length is said, by path
     :ivar password: ``user:password`` that has to come with each request, in base64
     """
@@ -26,6 +28,7 @@ class FileServer:
         self.requests: Counter[tuple[str, str]] = Counter()
         self.sent: Counter[str] = Counter()
         self.has_ranges = True
+        self.tag = ""
         self.cut: dict[str, int] = {}
         self.password: str | None = None
         outer = self
@@ -63,9 +66,16 @@ class FileServer:
             return self.send(request, 404, b"no")
         wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", request.headers.get("Range", "")) if self.has_ranges else None
         headers = {"Accept-Ranges": "bytes"} if self.has_ranges else {}
+        if self.tag:
+            headers["ETag"] = tag = self.tag.format(crc32(data))
+            known = request.headers.get("If-Match")
+            if known and (known != tag or tag.startswith("W/")):  # no weak one matches, not even itself
+                return self.send(request, 412, b"another one")
         if not wanted:
             return self.send(request, 200, data, headers, self.cut.get(path))
         first, last = int(wanted[1]), min(int(wanted[2] or len(data)), len(data) - 1)
+        if first >= len(data):
+            return self.send(request, 416, b"no such part")
         headers["Content-Range"] = f"bytes {first}-{last}/{len(data)}"
         cut = self.cut[path] - first if path in self.cut else None
         return self.send(request, 206, data[first : last + 1], headers, cut)

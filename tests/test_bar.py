@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import pty
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
@@ -44,7 +45,8 @@ def test_it_never_wraps(terminal: Callable[[int], Terminal], columns: int, figur
     bar.show(replace(figures, done=0))
     bar.show(figures)
     [row] = t.settled().rows
-    assert 0 < len(row) < columns
+    assert len(row) < columns
+    assert row or columns == 10
     bar.close()
     assert t.settled().rows == [""]
     bar.close()
@@ -56,8 +58,34 @@ def test_all_figures_are_there_at_80_columns(terminal: Callable[[int], Terminal]
     t = terminal(80)
     bar = Bar(t.stream)
     bar.show(FIGURES)
-    assert t.settled().rows == [" 34%|████▊         | " + FIGURES.short]
+    assert t.settled().rows == [" 34%|████        | " + FIGURES.short]
     bar.close()
+
+
+@pytest.mark.parametrize("complete", [True, False])
+def test_no_number_is_cut_off(terminal: Callable[[int], Terminal], complete: bool) -> None:
+    """What has no room is left out whole: a part of a number would be another one."""
+    figures = replace(FIGURES, complete=complete)
+    for columns in range(12, 80):
+        t = terminal(columns)
+        bar = Bar(t.stream)
+        bar.show(figures)
+        shown = t.settled().rows[0].rpartition("|")[2].strip()
+        assert re.fullmatch(r"(3,412/10\.0k( so far)?( 51\.2/s)?( 2:09 left)?( \d+ [a-z]+)*)?", shown), (columns, shown)
+        bar.close()
+
+
+def test_a_terminal_that_shows_a_ctrl_c(terminal: Callable[[int], Terminal]) -> None:
+    """It does so behind the bar, which is in its one row all the same, and leaves nothing when it is closed."""
+    t = terminal(80)
+    bar = Bar(t.stream)
+    bar.show(FIGURES)
+    t.stream.write("^C")
+    bar.show(FIGURES)
+    t.stream.write("^C")
+    assert len(t.settled().rows) == 1
+    bar.close()
+    assert [row.replace("^C", "").strip() for row in t.settled().rows] == [""]
 
 
 def test_they_are_in_words_at_200_columns(terminal: Callable[[int], Terminal]) -> None:
@@ -66,7 +94,7 @@ def test_they_are_in_words_at_200_columns(terminal: Callable[[int], Terminal]) -
     bar = Bar(t.stream)
     bar.show(FIGURES)
     [row] = t.settled().rows
-    assert len(row) == 199
+    assert len(row) == 197
     share, blocks, text = row.split("|")
     assert (share, text) == (" 34%", f" {FIGURES.long}")
     assert blocks.startswith("███")
@@ -103,7 +131,7 @@ def test_a_terminal_that_does_not_say_how_wide_it_is(terminal: Callable[[int], T
     t = terminal(0)
     bar = Bar(t.stream)
     bar.show(FIGURES)
-    assert len(t.settled().rows[0]) == 79
+    assert len(t.settled().rows[0]) == 77
     bar.close()
 
 

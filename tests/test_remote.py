@@ -6,6 +6,7 @@ import base64
 import gzip
 import ssl
 import sys
+import zipfile
 from collections.abc import Iterator
 
 import fsspec
@@ -105,6 +106,15 @@ def test_in_memory(memory):
     assert complaint("memory://lists/*.pdf").startswith("no file matches memory://lists/*.pdf: ")
 
 
+def test_within_an_archive(files, tmp_path):
+    """So is a list in an archive, here and elsewhere."""
+    with zipfile.ZipFile(tmp_path / "lists.zip", "w") as archive:
+        archive.writestr("list.txt", lines(3))
+    files.files["lists.zip"] = (tmp_path / "lists.zip").read_bytes()
+    for place in (str(tmp_path / "lists.zip"), files.url("lists.zip")):
+        assert len(list(Source(f"zip://list.txt::{place}"))) == 3
+
+
 def test_beside_local_files(memory, tmp_path):
     """Files here and elsewhere are one list."""
     memory("/a.txt", b"http://a/\n")
@@ -191,6 +201,39 @@ def test_a_list_that_breaks_off(files, has_ranges):
         rows.extend(Source(files.url("list.txt")))
     assert 0 < len(rows) < 60_000
     assert "\n" not in str(raised.value)
+
+
+def test_a_list_that_becomes_shorter(files):
+    """A list of which there is less than there was when its reading began does not end without a word."""
+    files.files["list.txt"] = lines(120_000)
+    rows = iter(Source(files.url("list.txt")))
+    next(rows)
+    files.files["list.txt"] = lines(1000)
+    with pytest.raises(
+        SourceError, match=r"list.txt broke off after line \d+: it ends after [\d,]+ bytes, where it was"
+    ):
+        list(rows)
+
+
+@pytest.mark.parametrize("has_ranges", [True, False])
+def test_a_list_that_is_replaced(files, has_ranges):
+    """Of two lists at a place, one after the other, no list is put together."""
+    files.has_ranges, files.tag = has_ranges, '"{}"'
+    files.files["list.txt"] = lines(120_000)
+    assert len(list(Source(files.url("list.txt")))) == 120_000
+    rows = iter(Source(files.url("list.txt")))
+    next(rows)
+    files.files["list.txt"] = b"http://other/\n" * 2_000_000
+    others = []
+    with pytest.raises(SourceError, match=r"list.txt broke off after line \d+: it was changed while it was read"):
+        others.extend(rows)
+    assert all(row.url.startswith("http://h/") for row in others)
+
+
+def test_a_weak_tag(files):
+    """One that does not tell every byte is no condition that a server could say yes to."""
+    files.files["list.txt"], files.tag = lines(60_000), 'W/"{}"'
+    assert len(list(Source(files.url("list.txt")))) == 60_000
 
 
 def test_an_unknown_scheme():

@@ -74,7 +74,9 @@ def test_by_name_and_by_content(name):
 
 def test_zipped_though_its_name_does_not_say_so():
     """A sitemap that is compressed is read, whatever it is called."""
-    assert [row.url for row in rows_of(gzip.compress(urlset(loc("http://a/"))))] == ["http://a/"]
+    data = gzip.compress(urlset(loc("http://a/")))
+    assert [row.url for row in rows_of(data)] == ["http://a/"]
+    assert [row.url for row in rows_of(gzip.compress(data), "sitemap.xml.gz")] == ["http://a/"], "compressed twice"
 
 
 def test_what_a_row_has():
@@ -125,6 +127,11 @@ def test_a_namespace_is_not_asked_for():
     ] == ["http://a/"]
 
 
+NO_ENCODING = "cannot be read: it has an encoding that cannot be read"
+
+ENCODINGS = ["Shift_JIS", "nonsense", "zlib", "idna"]  # more than a byte, none, no text, a codec that fails
+
+
 @pytest.mark.parametrize(
     ("data", "why"),
     [
@@ -146,10 +153,11 @@ def test_a_namespace_is_not_asked_for():
         (urlset("<loc>http://&a;/</loc>"), "cannot be read: it is no XML: undefined entity"),
         (b"<urlset><!--" + b"x" * 2_000_000 + b"--></urlset>", "cannot be read: a piece of it is longer than 512 KiB"),
         (b'<urlset a="' + b"x" * 2_000_000 + b'"></urlset>', "cannot be read: a piece of it is longer than 512 KiB"),
+        *((urlset(head=f'<?xml version="1.0" encoding="{name}"?>'), NO_ENCODING) for name in ENCODINGS),
     ],
     ids=[
         *("nothing", "a list", "a page", "a bare ampersand", "cut", "depth", "entities", "a file", "a DTD"),
-        *("an entity", "a comment", "an attribute"),
+        *("an entity", "a comment", "an attribute", *ENCODINGS),
     ],
 )
 def test_what_is_no_sitemap(data, why):
@@ -241,7 +249,7 @@ def test_an_index_leads_to_its_sitemaps(folder):
 def test_circles_and_depth(folder):
     """Indexes that lead to themselves, to each other, or ever deeper, come to an end."""
     (folder / "a.xml").write_bytes(index("a.xml", "b.xml"))
-    (folder / "b.xml").write_bytes(index("a.xml", "0.xml"))
+    (folder / "b.xml").write_bytes(index("./a.xml", "0.xml"))
     for n in range(9):
         (folder / f"{n}.xml").write_bytes(index(f"{n + 1}.xml"))
     (folder / "9.xml").write_bytes(urlset(loc("http://a/")))
@@ -279,6 +287,7 @@ def test_a_sitemap_that_is_cut_short_ends_the_list(folder):
         ("s3://bucket/maps/index.xml", "a.xml", "s3://bucket/maps/a.xml"),
         ("s3://bucket/index.xml", "https://h/a.xml", "https://h/a.xml"),
         ("-", "a.xml", "a.xml"),
+        ("maps/index.xml", "./sub//./a.xml", "maps/sub/a.xml"),
     ],
 )
 def test_where_it_leads(location, given, child):

@@ -71,6 +71,12 @@ def test_a_compression_alone_is_of_plain_text(tmp_path):
 
 
 @pytest.mark.parametrize("ending", COMPRESSED)
+def test_a_name_that_says_nothing(tmp_path, ending):
+    """A file without an ending that is compressed is known by how it begins."""
+    assert len(list(Source(written(tmp_path / "urls", COMPRESS[ending](LISTS["txt"]))))) == 2
+
+
+@pytest.mark.parametrize("ending", COMPRESSED)
 def test_compressed_files_one_behind_the_other(tmp_path, ending):
     """Compressed files that were put together, as `cat` does, are one list."""
     data = b"".join(COMPRESS[ending](b"http://%d/\n" % number) for number in range(3))

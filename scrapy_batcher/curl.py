@@ -176,7 +176,7 @@ class CurlDownloadHandler(BaseDownloadHandler):
         elif transfer.headers is None:  # libcurl thinks no ill of headers that end with their connection
             raise DownloadFailedError(f"{transfer.request.url}: there are no whole headers before the connection ends")
         assert transfer.headers is not None, "nothing is stopped before there are headers"
-        request, body = transfer.request, b"".join(transfer.body)
+        request, body = transfer.request, transfer.body.getvalue()
         cls = responsetypes.from_args(headers=transfer.headers, url=request.url, body=body)
         response = cls(
             url=request.url.partition("#")[0],

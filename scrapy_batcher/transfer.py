@@ -6,6 +6,7 @@ import logging
 import re
 import time
 from collections.abc import Sequence
+from io import BytesIO
 
 import pycurl
 from scrapy import Request, signals
@@ -52,7 +53,7 @@ class Transfer:
         self.request = request
         self.status, self.protocol = 0, ""
         self.headers: Headers | None = None
-        self.body: list[bytes] = []
+        self.body = BytesIO()  # gives its bytes away without a copy of them
         self.error: BaseException | None = None
         self.stop: StopDownload | None = None
         self._lines: list[bytes] = []
@@ -157,7 +158,7 @@ class Transfer:
         return self._check_size(length, "Expected to receive")
 
     def _on_body(self, data: bytes) -> int | None:
-        self.body.append(data)
+        self.body.write(data)
         self._received += len(data)
         try:
             if self._listens_to_bytes:
@@ -174,7 +175,7 @@ class Transfer:
             limit = f"download max size ({self._maxsize})"
             message = f"{verb} {size} bytes which is larger than {limit} in request {self.request}."
             _logger.warning("%s", message)
-            self.body.clear()
+            self.body = BytesIO()
             self.error = DownloadCancelledError(message)
             return _STOP
         if 0 < self._warnsize < size and not self._warned:

@@ -10,6 +10,7 @@ import logging
 import os
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable
 from ipaddress import ip_address
 from threading import Event
@@ -644,6 +645,22 @@ async def test_too_large(wire: MakeWire, client: MakeClient, how: str, answer: b
         await curl.get(server.url(), meta={"download_maxsize": 1000} if how == "meta" else {})
     assert any("max size" in r.message for r in caplog.records)
     await until(lambda: server.open == 0)
+
+
+@ensureDeferred
+async def test_a_large_body_is_in_memory_once(wire: MakeWire, client: MakeClient) -> None:
+    """Neither its pieces beside the whole, nor a copy of that; what it grows in has an eighth more."""
+    size = 8 * 2**20
+    server, curl = wire(always(page(b"x" * size))), client()
+    await curl.get(server.url())
+    tracemalloc.start()
+    try:
+        response = await curl.get(server.url())
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(response.body) == size
+    assert size <= peak < 1.3 * size
 
 
 @pytest.mark.parametrize("limit", [0, None, 1_000_000])

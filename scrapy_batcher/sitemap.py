@@ -75,11 +75,11 @@ class Sitemap:
     def _of(self, document: _Document, location: str, level: int) -> Iterator[Target]:
         file = self.file
         for entry in document:
-            if document.is_index and not entry.is_too_long:
+            if entry.error:
+                yield self._invalid(entry.line, entry.loc, entry.error)
+            elif document.is_index:
                 yield from self._led_to(entry, location, level)
                 self.file = file
-            elif entry.is_too_long:
-                yield self._invalid(entry.line, entry.loc, f"longer than {ROW_LIMIT // 1024} KiB")
             else:
                 columns = {name: entry.fields.get(name) for name in COLUMNS}
                 self._go_on(entry.line, json.dumps([entry.loc, columns]))
@@ -129,11 +129,11 @@ class Sitemap:
 
 
 class _Entry(NamedTuple):
-    """A ``<url>`` or ``<sitemap>``, and the line it begins on."""
+    """A ``<url>`` or ``<sitemap>``, the line it begins on, and what is wrong with it."""
 
     line: int
     fields: dict[str, str]
-    is_too_long: bool
+    error: str | None
 
     @property
     def loc(self) -> str:
@@ -171,7 +171,10 @@ class _Document:
         self._name = ""  # of the field that is
         self._line = 0
         self._length = 0  # of the entry
+        self._twice = ""  # the field that the entry has more than once
         self._ended = False
+        self._blank = 0  # lines before the document
+        self._begun = False
         self._failure: BrokenError | None = None  # what ended it; raised when the entries before it have been given
         while not self._root and not self._ended:
             self._parse()
@@ -196,7 +199,7 @@ class _Document:
         self._ended = not data
         self._silent += len(data)
         try:
-            self._parser.Parse(data, self._ended)
+            self._parser.Parse(data if self._root else self._without_blanks(data), self._ended)
             if self._silent > LINE_LIMIT:
                 raise BrokenError(f"a piece of it is longer than {LINE_LIMIT // 1024} KiB")
         except (expat.ExpatError, BrokenError) as e:
@@ -205,6 +208,15 @@ class _Document:
         except (LookupError, ValueError) as e:  # of Python's codecs
             self._failure = BrokenError(f"it has an encoding that cannot be read: {e}")
             self._ended = True
+
+    def _without_blanks(self, data: bytes) -> bytes:
+        """*data* without what is blank before the document: no XML, but many sites have it."""
+        if self._begun:
+            return data
+        document = data.lstrip()
+        self._blank += data.count(b"\n", 0, len(data) - len(document))
+        self._begun = bool(document)
+        return document
 
     # -- what expat calls --------------------------------------------------------------------------------------
 
@@ -219,9 +231,12 @@ class _Document:
                 raise BrokenError(f"no sitemap: its root is <{local}>, not <urlset> or <sitemapindex>")
             self._root, self._space = local, space
         elif self._depth == 2 and (space, local) == (self._space, _ROOTS[self._root]):
-            self._fields, self._line, self._length = {}, self._parser.CurrentLineNumber, 0
+            self._fields, self._length, self._twice = {}, 0, ""
+            self._line = self._parser.CurrentLineNumber + self._blank
         elif self._depth == 3:
             self._name = local if space == self._space and local in _FIELDS else ""
+            if self._fields and self._name in self._fields:
+                self._twice = self._name
 
     def _text(self, text: str) -> None:
         self._silent = 0
@@ -234,7 +249,9 @@ class _Document:
         self._silent = 0
         if self._depth == 2 and self._fields is not None:
             fields = {name: text.strip() for name, text in self._fields.items()}
-            self._entries.append(_Entry(self._line, fields, self._length > ROW_LIMIT))
+            error = f"it has more than one <{self._twice}>" if self._twice else None
+            error = f"longer than {ROW_LIMIT // 1024} KiB" if self._length > ROW_LIMIT else error
+            self._entries.append(_Entry(self._line, fields, error))
             self._fields = None
         self._depth -= 1
 

@@ -174,6 +174,22 @@ def test_what_breaks_off_has_given_its_rows(folder):
     assert [row.url for row in rows] == ["http://a/"]
 
 
+def test_two_addresses_in_one_entry():
+    """An entry that has two addresses is invalid: neither is lost without a word, nor is one made of both."""
+    rows = rows_of(urlset(loc("http://a/") + loc("http://b/"), loc("http://c/")))
+    assert [(row.url, row.error) for row in rows] == [
+        ("http://a/http://b/", "it has more than one <loc>"),
+        ("http://c/", None),
+    ]
+
+
+@pytest.mark.parametrize("lines", [2, 100_000])
+def test_blank_lines_before_it(lines):
+    """What many sites have before their XML declaration, though no XML has it."""
+    rows = rows_of(b"\n" * lines + b"  " + urlset(loc("http://a/")))
+    assert [(row.url, row.line) for row in rows] == [("http://a/", lines + 3)]
+
+
 def test_an_address_that_is_too_long():
     """An entry that is too long is invalid, and no more of it is kept than of any row."""
     rows = rows_of(urlset(f"<loc>http://a/{'x' * 3_000_000}</loc>", loc("http://b/")))

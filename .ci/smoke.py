@@ -30,6 +30,8 @@ REACTORS = {
     "asyncio": [],
     "Twisted's default": ["-s", "TWISTED_REACTOR="],
 }
+if not version("scrapy").startswith("2.18."):  # which needs scrapy[httpx] for that
+    REACTORS["none"] = ["-s", "TWISTED_REACTOR_ENABLED=False"]
 
 # What each feature says when its extra is not there, and whether the batch ends.
 WITHOUT = {

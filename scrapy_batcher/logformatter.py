@@ -20,6 +20,9 @@ class LogFormatter(scrapy.logformatter.LogFormatter):
     """A class for ``LOG_FORMATTER``: Scrapy's, without the two lines at level DEBUG where no handler takes that level.
 
     Scrapy leaves the level to its handler, so that each line becomes a record before it is thrown away.
+
+    A subclass has to expect that ``super().crawled(…)`` and ``super().scraped(…)`` return ``None``, which is no line:
+    they do when nobody hears level DEBUG, though the subclass may mean to say it at another level.
     """
 
     def crawled(  # type: ignore[override]  # None is documented, and not in Scrapy's annotation

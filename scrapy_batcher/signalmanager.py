@@ -38,6 +38,9 @@ class SignalManager(scrapy.signalmanager.SignalManager):
     Scrapy's looks at four tables for each signal, at the code of each handler for the names of its arguments, and makes
     a task for each handler that may be asynchronous, whether it is or not. A page has half a dozen of signals.
 
+    When a handler connects or disconnects others while `send_catch_log` is at it, ours still tells exactly those who
+    were connected when it began, where Scrapy's also tells who has just come, and passes over one when another leaves.
+
     Of PyDispatcher it uses ``dispatcher.connections``, the tables, beside the functions that Scrapy uses; checked on
     version 2.0.7. tests/test_signalmanager.py fails when that goes away.
     """

@@ -33,6 +33,7 @@ class Server:
         self.hosts: Counter[str] = Counter()
         self.times: dict[str, list[float]] = defaultdict(list)  # when each host's first requests came
         self.order: list[str] = []  # the paths of the first requests
+        self.proxied: list[str] = []  # the URLs of those that were sent as to a proxy, whole
         self.robots: dict[str, dict[str, str]] = defaultdict(dict)
         self.last_headers: dict[str, dict[str, str]] = {}
         self.gates: dict[str, asyncio.Event] = defaultdict(asyncio.Event)
@@ -73,6 +74,8 @@ class Server:
         number = sum(self.hits.values())
         if number <= MOST_TIMES:
             self.order.append(url.path)
+            if url.scheme:
+                self.proxied.append(path)
         self.last_headers[url.path] = headers
         for key in ("*", host):
             in_flight[key] += 1
@@ -107,6 +110,7 @@ class Server:
             "hosts": self.hosts,
             "times": self.times,
             "order": self.order,
+            "proxied": self.proxied,
             "in_flight": self.in_flight,
             "headers": self.last_headers.get(query.get("path", "")),
         }

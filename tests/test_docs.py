@@ -183,6 +183,8 @@ def test_commands(document: Path, reader: Reader, scrapy: Path) -> None:
     finally:
         shell.kill()
     assert shell.returncode == 0, output
+    listed = (reader.project.path / "urls.txt").read_text().split()
+    assert sorted(reader.server.control()["proxied"]) == sorted(listed if "http_proxy=" in code else [])
     logs = output + "".join(path.read_text() for path in reader.project.path.rglob("*.log"))
     assert "Traceback" not in logs, logs
     assert "incomplete" not in logs, logs
@@ -235,6 +237,7 @@ async def _run_inside(code: str, reader: Reader) -> None:
     feed = {"FEEDS": {str(folder / "items.jsonl"): {"format": "jsonlines"}}}
     crawler = await run(spider, str(folder / "list.csv"), {**feed, **settings})
     assert crawler.totals.outcomes == {"fetched": 3}
+    assert len(reader.server.control()["proxied"]) == (3 if "PROXIES" in names else 0)
     items = [json.loads(line) for line in (folder / "items.jsonl").read_text().splitlines()]
     assert len(items) == 3
 

@@ -162,6 +162,54 @@ def test_killed_again_and_again(project: Project, server: MockServer) -> None:
     assert 0 < refetches <= KILLS * (WIDTH + CHECKPOINT), seed
 
 
+PIPELINE = """
+import sqlite3
+from scrapy_batcher import BatchSpider
+
+class Table:
+    def __init__(self):
+        self.table = sqlite3.connect("table.sqlite", isolation_level=None)
+        self.table.execute("CREATE TABLE IF NOT EXISTS page (id INTEGER PRIMARY KEY, url TEXT, times DEFAULT 1)")
+
+    def process_item(self, item):
+        add = "INSERT INTO page (id, url) VALUES (:id, :url) ON CONFLICT (id) DO UPDATE SET times = times + 1"
+        self.table.execute(add, item)
+        return item
+
+class Rows(BatchSpider):
+    name = "rows"
+    custom_settings = {"ITEM_PIPELINES": {Table: 1}}
+
+    def parse(self, response):
+        yield {"id": response.meta["batcher_target"].id, "url": response.url}
+"""
+
+
+def test_a_pipeline_s_database(project: Project, server: MockServer) -> None:
+    """After a crash nothing is missing in a pipeline's database; what comes there again has the id that it had."""
+    urls = [server.url(f"page/{n}") for n in range(40)]
+    project.write("urls.txt", "\n".join(urls))
+    project.write("rows.py", PIPELINE)
+    command = ("runspider", "rows.py", "-a", "urls=urls.txt")
+    written = CHECKPOINT - 1
+    server.control(f"allow?more={written}")
+    process = project.popen(*command, settings=SETTINGS)
+
+    def rows() -> list[tuple[int, str, int]]:
+        with sqlite3.connect(project.path / "table.sqlite") as table:
+            exists = table.execute("SELECT name FROM sqlite_master").fetchall()
+            return table.execute("SELECT id, url, times FROM page ORDER BY id").fetchall() if exists else []
+
+    wait_until(lambda: len(rows()) == written, process)
+    process.kill()
+    process.communicate()
+    server.control("allow?more=1000")
+    last = project.scrapy(*command, settings=SETTINGS)
+    assert last.status == 0, last.log
+    assert [row[:2] for row in rows()] == list(enumerate(urls, 1))
+    assert sum(times - 1 for _, _, times in rows()) <= written
+
+
 def test_two_processes_on_one_job(project: Project, server: MockServer) -> None:
     """A second process is refused while the first one lives, and only then."""
     project.write("urls.txt", server.url("page/1?gate=two"))

@@ -31,6 +31,38 @@ _SCRAPYS = {
 }
 
 
+# The tests that show each row of the table of promises: without a job, with one, or both.
+_SHOWN_BY = {
+    "each row has one outcome, and they add up": [
+        "test_cooperator_paths.py::test_one_outcome_each",
+        "test_resume.py::test_stopped_again_and_again",
+    ],
+    "Ctrl-C once": ["test_command_line.py::test_interrupted_once", "test_killed.py::test_interrupted"],
+    "`kill -9`, a crash": ["test_killed.py::test_a_fault_at_each_step", "test_killed.py::test_killed_again_and_again"],
+    "lines in local feeds": [
+        "test_resume.py::test_feeds_without_a_job_are_scrapys",
+        "test_killed.py::test_killed_again_and_again",
+    ],
+    "bodies as files": ["test_files_killed.py::test_without_a_job", "test_bodies.py::test_the_disk_has_it_first"],
+    "WARC": ["test_files_killed.py::test_without_a_job", "test_files_killed.py::test_killed_again_and_again"],
+    "items in a pipeline's database": [
+        "test_cooperator_paths.py::test_a_job_ends_with_its_pipelines",
+        "test_killed.py::test_a_pipeline_s_database",
+    ],
+    "remote feeds, JSON arrays, XML, Parquet": [
+        "test_parquet.py::test_a_crawl",
+        "test_resume.py::test_feeds_that_cannot_be_gone_on_with",
+    ],
+    "limits of hosts, rests, robots.txt": [
+        "test_command_line.py::test_a_list_on_every_reactor",
+        "test_polite.py::test_many_hosts",
+        "test_rests.py::test_a_rest_goes_on_after_a_restart",
+        "test_retries.py::test_a_retry_that_is_not_due_waits_over_a_restart",
+    ],
+    "a disk that is full": ["test_killed.py::test_no_room_for_a_feed", "test_files_killed.py::test_no_room"],
+}
+
+
 def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 
@@ -54,6 +86,16 @@ def test_outcomes() -> None:
     outcomes = set(re.findall(r'"((?:failed|skipped)/[a-z-]+)"', code))
     assert len(outcomes) > 15
     assert {name for name in outcomes if f"`{name}`" not in PROMISES} == set()
+
+
+def test_promises() -> None:
+    """Each row of the table of promises has tests that show it, and they are there."""
+    table = PROMISES.split("## What is promised")[1].split("## ")[0]
+    promises = re.findall(r"^\| ([^|\n]+) \|", table, re.MULTILINE)
+    assert promises == list(_SHOWN_BY)
+    for file, _, test in (name.partition("::") for names in _SHOWN_BY.values() for name in names):
+        code = (ROOT / "tests" / file).read_text()
+        assert re.search(rf"^(async )?def {test}\(", code, re.MULTILINE), f"{file}::{test}"
 
 
 def test_arguments_and_totals() -> None:

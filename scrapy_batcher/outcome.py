@@ -6,6 +6,7 @@ import re
 import ssl
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from http.client import responses
 from typing import NamedTuple
 
 from OpenSSL import SSL
@@ -24,7 +25,6 @@ from scrapy.exceptions import (
 )
 from scrapy.http import Request
 from scrapy.spidermiddlewares.httperror import HttpError
-from scrapy.utils.response import response_status_message
 from service_identity import VerificationError
 from twisted.internet import error as tx
 from twisted.python.failure import Failure
@@ -144,7 +144,8 @@ def outcome_of(exception: BaseException) -> Outcome:
     """The outcome of a target whose download, or whose response on its way to the callback, ended in *exception*."""
     if isinstance(exception, HttpError):
         status = exception.response.status
-        return Outcome(f"failed/http-{status}", status, response_status_message(status))
+        # As Python knows them: Twisted, whom Scrapy asks, has no words for 429.
+        return Outcome(f"failed/http-{status}", status, f"{status} {responses.get(status, 'Unknown Status')}")
     return Outcome(_name_of(exception), error=error_text(exception))
 
 

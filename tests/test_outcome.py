@@ -134,9 +134,15 @@ def test_every_exception_has_an_outcome(exception, name):
     assert outcome.error.startswith(type(exception).__name__)
 
 
-@pytest.mark.parametrize("status", [404, 410, 500, 503, 999])
-def test_each_status_is_an_outcome(status, crawler):
-    """A response that Scrapy's HttpErrorMiddleware refuses is failed/http- and its status."""
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        *((404, "Not Found"), (410, "Gone"), (429, "Too Many Requests"), (500, "Internal Server Error")),
+        *((503, "Service Unavailable"), (999, "Unknown Status")),
+    ],
+)
+def test_each_status_is_an_outcome(status, words, crawler):
+    """A response that Scrapy's HttpErrorMiddleware refuses is failed/http- and its status, with what that means."""
     exception = caught(
         HttpErrorMiddleware.from_crawler(crawler).process_spider_input,
         Response(URL, status=status, request=Request(URL)),
@@ -144,7 +150,7 @@ def test_each_status_is_an_outcome(status, crawler):
     assert isinstance(exception, HttpError)
     outcome = outcome_of(exception)
     assert (outcome.name, outcome.status) == (f"failed/http-{status}", status)
-    assert outcome.error.startswith(str(status))
+    assert outcome.error == f"{status} {words}"
 
 
 # -- Scrapy's messages -------------------------------------------------------------------------------------------------

@@ -59,7 +59,7 @@ class WorkersSpider(PlainSpider):
         for line in lines:
             request = scrapy.Request(line.strip(), callback=self.parse, dont_filter=True)
             response = await engine.download_async(request)
-            # Not documented: scrapy_batcher/engine.py says more.
+            # Not documented: scrapy_batcher/adapters/engine.py says more.
             await maybe_deferred_to_future(engine.scraper.enqueue_scrape(response, request))
 
     def parse(self, response):

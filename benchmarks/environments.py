@@ -19,7 +19,7 @@ ALONE = {"SPIDER_MODULES": "benchmark_project"}
 PACKAGES = {
     "scrapy": (["scrapy"], "scrapy"),
     "batch": (["-e", str(OURS)], "scrapy_batcher"),
-    "fast": (["-e", f"{OURS}[fast]"], "scrapy_batcher.curl"),
+    "fast": (["-e", f"{OURS}[fast]"], "scrapy_batcher.fast.curl"),
     # It has no extra for pycurl, with which it is faster.
     "minet": (["minet", "pycurl"], "minet"),
     "crawlee": (["crawlee"], "crawlee"),

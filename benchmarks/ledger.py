@@ -27,14 +27,14 @@ from statistics import median
 from common import Bench, Case, bench, parser, print_table, rounds
 
 from scrapy_batcher import Source
+from scrapy_batcher.batch.turns import Turns
 from scrapy_batcher.config import Config
-from scrapy_batcher.ledger import Ledger, Owner, Settlement
-from scrapy_batcher.limiter import Limit
-from scrapy_batcher.limiters import HOST, TOTAL
-from scrapy_batcher.limits import Limits
+from scrapy_batcher.jobs.ledger import Ledger, Owner, Settlement
 from scrapy_batcher.outcome import FETCHED, Answer, Outcome
-from scrapy_batcher.rules import Rules
-from scrapy_batcher.turns import Turns
+from scrapy_batcher.throttling.limiter import Limit
+from scrapy_batcher.throttling.limiters import HOST, TOTAL
+from scrapy_batcher.throttling.limits import Limits
+from scrapy_batcher.throttling.rules import Rules
 
 SLICE = 100  # rows, as the extension loads them
 LOOPBACK = int(ip_address("127.0.0.0"))

@@ -60,7 +60,7 @@ LONGEST = 600  # seconds, of one run
 
 OUTPUT = "items.jsonl"
 
-CURL = "scrapy_batcher.curl.CurlDownloadHandler"
+CURL = "scrapy_batcher.fast.curl.CurlDownloadHandler"
 
 
 @dataclass(frozen=True)

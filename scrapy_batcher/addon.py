@@ -10,15 +10,15 @@ from scrapy.settings import BaseSettings, Settings
 
 from scrapy_batcher.config import Config
 from scrapy_batcher.cooperator import CooperatorExtension
-from scrapy_batcher.feeds import (
+from scrapy_batcher.metrics import MetricsExtension
+from scrapy_batcher.outputs.feeds import (
     CsvItemExporter,
     FileFeedStorage,
     JsonLinesItemExporter,
     MarshalItemExporter,
     PickleItemExporter,
 )
-from scrapy_batcher.metrics import MetricsExtension
-from scrapy_batcher.parquet import ParquetItemExporter
+from scrapy_batcher.outputs.parquet import ParquetItemExporter
 from scrapy_batcher.postpone import PostponeMiddleware
 from scrapy_batcher.queue import LimitsPriorityQueue
 from scrapy_batcher.recorder import RecordMiddleware
@@ -29,7 +29,7 @@ _logger = logging.getLogger(__name__)
 
 SPIDERS = "scrapy_batcher.spider"
 
-_CURL = "scrapy_batcher.curl.CurlDownloadHandler"
+_CURL = "scrapy_batcher.fast.curl.CurlDownloadHandler"
 
 _ASYNCIO = "twisted.internet.asyncioreactor.AsyncioSelectorReactor"
 
@@ -99,7 +99,7 @@ def _has_curl(settings: Settings) -> bool:
             _logger.warning("BATCHER_HTTP2 needs pycurl: pip install 'scrapy-batcher[fast]'; without it, HTTP/1.1")
         return False
     try:
-        import_module("scrapy_batcher.curl")
+        import_module("scrapy_batcher.fast.curl")
     except ImportError as e:
         _logger.warning("Scrapy's own handler downloads, not libcurl, as pycurl cannot be used: %s", e)
         return False

@@ -15,12 +15,12 @@ from typing import Any, ClassVar
 from scrapy.commands import ScrapyCommand
 from scrapy.exceptions import UsageError
 
-from scrapy_batcher.database import LedgerError
-from scrapy_batcher.export import FORMATS, export, failures
-from scrapy_batcher.jobdir import JobDirError, is_part_of
-from scrapy_batcher.page import page
-from scrapy_batcher.report import Report
-from scrapy_batcher.status import status
+from scrapy_batcher.jobs.database import LedgerError
+from scrapy_batcher.jobs.jobdir import JobDirError, is_part_of
+from scrapy_batcher.reports.export import FORMATS, export, failures
+from scrapy_batcher.reports.page import page
+from scrapy_batcher.reports.report import Report
+from scrapy_batcher.reports.status import status
 
 _STDOUT = "-"  # as a name of a file, as scrapy crawl has it
 

@@ -11,11 +11,11 @@ from pathlib import Path
 from scrapy import Request
 from scrapy.settings import BaseSettings
 
-from scrapy_batcher.limit_settings import limits_from
-from scrapy_batcher.limiter import Limit
-from scrapy_batcher.names import Template
-from scrapy_batcher.overrides import overrides_from
-from scrapy_batcher.shard import BY, WHOLE
+from scrapy_batcher.lists.overrides import overrides_from
+from scrapy_batcher.lists.shard import BY, WHOLE
+from scrapy_batcher.outputs.names import Template
+from scrapy_batcher.throttling.limit_settings import limits_from
+from scrapy_batcher.throttling.limiter import Limit
 from scrapy_batcher.values import (
     Address,
     ConfigError,

@@ -21,27 +21,27 @@ from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.task import Cooperator
 from twisted.python.failure import Failure
 
-from scrapy_batcher.bell import Bell
-from scrapy_batcher.books import Books
+from scrapy_batcher.adapters.engine import Engine
+from scrapy_batcher.adapters.loop import call_soon, sweep_timers
+from scrapy_batcher.batch.bell import Bell
+from scrapy_batcher.batch.books import Books
+from scrapy_batcher.batch.opening import Batch, open_books
+from scrapy_batcher.batch.progress import Totals
+from scrapy_batcher.batch.turns import Turns
+from scrapy_batcher.batch.visit import Visit
+from scrapy_batcher.batch.visits import Visits
 from scrapy_batcher.config import Config
-from scrapy_batcher.display import board_for, shown
-from scrapy_batcher.engine import Engine
-from scrapy_batcher.figures import Pace
-from scrapy_batcher.lanes import Claim
-from scrapy_batcher.limiters import Keys
-from scrapy_batcher.lines import Mark
-from scrapy_batcher.loop import call_soon, sweep_timers
-from scrapy_batcher.opening import Batch, open_books
+from scrapy_batcher.jobs.lanes import Claim
+from scrapy_batcher.lists.lines import Mark
+from scrapy_batcher.lists.reader import Reader
+from scrapy_batcher.lists.rows import Target
+from scrapy_batcher.monitoring.display import board_for, shown
+from scrapy_batcher.monitoring.figures import Pace
 from scrapy_batcher.outcome import error_text, exception_of
-from scrapy_batcher.progress import Totals
-from scrapy_batcher.reader import Reader
-from scrapy_batcher.rows import Target
-from scrapy_batcher.rules import rules_of
 from scrapy_batcher.signals import batch_finished
-from scrapy_batcher.turns import Turns
+from scrapy_batcher.throttling.limiters import Keys
+from scrapy_batcher.throttling.rules import rules_of
 from scrapy_batcher.values import ConfigError
-from scrapy_batcher.visit import Visit
-from scrapy_batcher.visits import Visits
 
 _SLICE = 100  # rows entered into the ledger at a time: a few milliseconds, also when each is refused and logged
 _PLENTY = 1000  # targets ahead of the workers, from where on the list is read in its own time

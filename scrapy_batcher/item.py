@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 from scrapy.http import Response, TextResponse
 
+from scrapy_batcher.lists.rows import Target
 from scrapy_batcher.redact import redact
-from scrapy_batcher.rows import Target
 
 
 @dataclass(init=False, repr=False, eq=False)

@@ -11,12 +11,12 @@ from scrapy.exceptions import NotConfigured
 
 from scrapy_batcher.config import Config
 from scrapy_batcher.errors import refuse
-from scrapy_batcher.rules import rules_of
+from scrapy_batcher.throttling.rules import rules_of
 from scrapy_batcher.values import ConfigError
 
 if TYPE_CHECKING:
-    from scrapy_batcher.measures import Measures
-    from scrapy_batcher.outlets import Endpoint, Textfile
+    from scrapy_batcher.monitoring.measures import Measures
+    from scrapy_batcher.monitoring.outlets import Endpoint, Textfile
 
 
 class MetricsExtension:
@@ -41,8 +41,8 @@ class MetricsExtension:
         except ConfigError as e:
             raise NotConfigured(str(e)) from e
         try:
-            from scrapy_batcher.measures import Measures  # noqa: PLC0415 - imports what is in an extra
-            from scrapy_batcher.outlets import Endpoint, Textfile  # noqa: PLC0415 - as above
+            from scrapy_batcher.monitoring.measures import Measures  # noqa: PLC0415 - imports what is in an extra
+            from scrapy_batcher.monitoring.outlets import Endpoint, Textfile  # noqa: PLC0415 - as above
         except ImportError as e:
             raise refuse(f"BATCHER_METRICS needs prometheus_client ({e}): pip install 'scrapy-batcher[metrics]'") from e
         measures = Measures(crawler, config, limits)

@@ -32,9 +32,9 @@ from twisted.python.reflect import safe_str
 from twisted.web.client import RequestTransmissionFailed
 
 from scrapy_batcher.config import Config
-from scrapy_batcher.overrides import why_not
+from scrapy_batcher.lists.overrides import why_not
+from scrapy_batcher.lists.rows import Target
 from scrapy_batcher.redact import one_line, redact_url
-from scrapy_batcher.rows import Target
 
 FETCHED = "fetched"
 

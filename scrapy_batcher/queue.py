@@ -12,12 +12,12 @@ from scrapy.crawler import Crawler
 from scrapy.pqueues import DownloaderAwarePriorityQueue, QueueProtocol
 from scrapy.utils.asyncio import CallLaterResult, call_later
 
+from scrapy_batcher.adapters.engine import Engine
 from scrapy_batcher.config import Config
-from scrapy_batcher.engine import Engine
-from scrapy_batcher.limiters import HOST, Keys, UnknownLimitError
-from scrapy_batcher.ring import Lane, Ring
-from scrapy_batcher.rules import rules_of
 from scrapy_batcher.semaphore import SemaphoreMiddleware
+from scrapy_batcher.throttling.limiters import HOST, Keys, UnknownLimitError
+from scrapy_batcher.throttling.ring import Lane, Ring
+from scrapy_batcher.throttling.rules import rules_of
 
 
 class LimitsPriorityQueue(DownloaderAwarePriorityQueue):

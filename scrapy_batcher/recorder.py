@@ -9,8 +9,8 @@ from scrapy.crawler import Crawler
 from scrapy.exceptions import NotConfigured
 from scrapy.http import Response
 
-from scrapy_batcher.archive import Archive, archives
 from scrapy_batcher.cooperator import CooperatorExtension
+from scrapy_batcher.outputs.archive import Archive, archives
 
 
 class RecordMiddleware:

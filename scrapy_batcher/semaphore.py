@@ -20,10 +20,10 @@ from scrapy.utils.conf import build_component_list
 from scrapy.utils.misc import load_object
 from scrapy.utils.python import global_object_name
 
+from scrapy_batcher.adapters.engine import Engine
 from scrapy_batcher.config import Config
-from scrapy_batcher.engine import Engine
-from scrapy_batcher.limiters import LimiterStatistics
-from scrapy_batcher.rules import Rules, leave, rules_of
+from scrapy_batcher.throttling.limiters import LimiterStatistics
+from scrapy_batcher.throttling.rules import Rules, leave, rules_of
 from scrapy_batcher.values import ConfigError
 
 logger = logging.getLogger(__name__)

@@ -19,18 +19,18 @@ from twisted.python.failure import Failure
 from w3lib.http import basic_auth_header
 
 from scrapy_batcher.addon import Addon
-from scrapy_batcher.bodies import bodies_of
+from scrapy_batcher.batch.visits import TARGET_KEY
 from scrapy_batcher.config import Config
 from scrapy_batcher.cooperator import CooperatorExtension
 from scrapy_batcher.errors import refuse
 from scrapy_batcher.item import BatchItem, Body, make_item
+from scrapy_batcher.lists.overrides import overrides_of
+from scrapy_batcher.lists.rows import Target
+from scrapy_batcher.lists.shard import WHOLE, Shard
+from scrapy_batcher.lists.sources import Source, SourceError
 from scrapy_batcher.outcome import Outcome, attempts_of, error_text, exception_of, failure_names, outcome_of, refusal
-from scrapy_batcher.overrides import overrides_of
-from scrapy_batcher.rows import Target
-from scrapy_batcher.shard import WHOLE, Shard
-from scrapy_batcher.sources import Source, SourceError
+from scrapy_batcher.outputs.bodies import bodies_of
 from scrapy_batcher.values import ConfigError
-from scrapy_batcher.visits import TARGET_KEY
 
 
 class BatchSpider(scrapy.Spider):
@@ -91,9 +91,9 @@ class BatchSpider(scrapy.Spider):
         # As custom_settings would: at a lower priority the crawler process puts its own value back.
         settings.set("ADDONS", settings.getdict("ADDONS"), priority="spider")
         settings.set("SCHEDULER", "scrapy_batcher.scheduler.Scheduler", priority="addon")
-        settings.set("DOWNLOADER", "scrapy_batcher.downloader.Downloader", priority="addon")
-        settings.set("LOG_FORMATTER", "scrapy_batcher.logformatter.LogFormatter", priority="addon")
-        settings.set("STATS_CLASS", "scrapy_batcher.stats.StatsCollector", priority="addon")
+        settings.set("DOWNLOADER", "scrapy_batcher.adapters.downloader.Downloader", priority="addon")
+        settings.set("LOG_FORMATTER", "scrapy_batcher.adapters.logformatter.LogFormatter", priority="addon")
+        settings.set("STATS_CLASS", "scrapy_batcher.adapters.stats.StatsCollector", priority="addon")
         # Scrapy makes this many tasks for every response.
         settings.set("CONCURRENT_ITEMS", 1, priority="addon")
         # The errback says it once, with the reason and the attempts.

@@ -14,7 +14,7 @@ from twisted.internet.task import deferLater
 from scrapy_batcher import BatchSpider, SemaphoreMiddleware, Totals
 from scrapy_batcher.signals import batch_finished
 
-CURL = "scrapy_batcher.curl.CurlDownloadHandler"
+CURL = "scrapy_batcher.fast.curl.CurlDownloadHandler"
 
 TIMEOUT = 20  # seconds; for a crawl that never ends because something is broken, not a measure of speed
 

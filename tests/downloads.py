@@ -10,7 +10,7 @@ from scrapy.utils.defer import deferred_from_coro
 from scrapy.utils.misc import build_from_crawler
 from twisted.internet.defer import Deferred
 
-from scrapy_batcher.curl import CurlDownloadHandler
+from scrapy_batcher.fast.curl import CurlDownloadHandler
 from tests.crawling import TIMEOUT, make_crawler
 
 

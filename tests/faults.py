@@ -14,13 +14,13 @@ from typing import Any
 
 from scrapy.exceptions import NotConfigured
 
-from scrapy_batcher import stock
-from scrapy_batcher.bodies import Bodies
-from scrapy_batcher.database import Database
-from scrapy_batcher.failures import FailuresFile
-from scrapy_batcher.ledger import Ledger
-from scrapy_batcher.output import Feed, Output
-from scrapy_batcher.spool import Spool
+from scrapy_batcher.batch import stock
+from scrapy_batcher.batch.failures import FailuresFile
+from scrapy_batcher.jobs.database import Database
+from scrapy_batcher.jobs.ledger import Ledger
+from scrapy_batcher.lists.spool import Spool
+from scrapy_batcher.outputs.bodies import Bodies
+from scrapy_batcher.outputs.output import Feed, Output
 
 STATUS = 99  # of a process that died here
 

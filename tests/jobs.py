@@ -12,7 +12,7 @@ import pytest
 from scrapy.exceptions import CloseSpider
 
 from scrapy_batcher import BatchSpider, StartError
-from scrapy_batcher.sources import Source, SourceError
+from scrapy_batcher.lists.sources import Source, SourceError
 from tests.crawling import finish, run, watched
 
 

@@ -13,12 +13,12 @@ from scrapy.settings import Settings
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
-import scrapy_batcher.limits
-from scrapy_batcher.adaptive import Width
+import scrapy_batcher.throttling.limits
 from scrapy_batcher.config import Config
-from scrapy_batcher.hosts import Hosts
-from scrapy_batcher.limiter import Limit
-from scrapy_batcher.limits import Limits
+from scrapy_batcher.throttling.adaptive import Width
+from scrapy_batcher.throttling.hosts import Hosts
+from scrapy_batcher.throttling.limiter import Limit
+from scrapy_batcher.throttling.limits import Limits
 
 HOST = "host:a"
 
@@ -103,7 +103,7 @@ class Crowd:
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Deferreds are awaited as they are, so that every step is over when it returns."""
-    monkeypatch.setattr(scrapy_batcher.limits, "maybe_deferred_to_future", lambda deferred: deferred)
+    monkeypatch.setattr(scrapy_batcher.throttling.limits, "maybe_deferred_to_future", lambda deferred: deferred)
 
 
 @pytest.mark.parametrize("capacity", [1, 2, 5, 20])

@@ -11,8 +11,8 @@ from dataclasses import replace
 
 import pytest
 
-from scrapy_batcher.bar import Bar
-from scrapy_batcher.figures import Figures
+from scrapy_batcher.monitoring.bar import Bar
+from scrapy_batcher.monitoring.figures import Figures
 from tests.terminal import Terminal
 
 FIGURES = Figures(done=3412, read=10_000, complete=True, failed=12, rate=51.25, active=14, resting=3)

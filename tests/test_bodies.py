@@ -17,11 +17,11 @@ from scrapy.utils.defer import deferred_from_coro
 from twisted.internet.defer import Deferred
 
 from scrapy_batcher import BatchSpider
-from scrapy_batcher.bodies import Bodies
 from scrapy_batcher.item import Body
-from scrapy_batcher.ledger import Ledger
-from scrapy_batcher.names import Template
-from scrapy_batcher.rows import Target
+from scrapy_batcher.jobs.ledger import Ledger
+from scrapy_batcher.lists.rows import Target
+from scrapy_batcher.outputs.bodies import Bodies
+from scrapy_batcher.outputs.names import Template
 from tests.crawling import run
 from tests.jobs import Work
 from tests.mockserver import MockServer

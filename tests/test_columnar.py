@@ -21,10 +21,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pytest_twisted import ensureDeferred
 
-from scrapy_batcher import columnar
-from scrapy_batcher.lines import ROW_LIMIT, START
-from scrapy_batcher.shard import Shard
-from scrapy_batcher.sources import Source, SourceError
+from scrapy_batcher.lists import columnar
+from scrapy_batcher.lists.lines import ROW_LIMIT, START
+from scrapy_batcher.lists.shard import Shard
+from scrapy_batcher.lists.sources import Source, SourceError
 from tests.jobs import Stops, Work, complaint
 from tests.mockserver import MockServer
 

@@ -11,7 +11,7 @@ from scrapy import Request
 from scrapy.settings import BaseSettings, Settings
 
 from scrapy_batcher.config import FIELDS, Config, ConfigError
-from scrapy_batcher.limiter import Limit
+from scrapy_batcher.throttling.limiter import Limit
 
 
 def config(**settings) -> Config:

@@ -26,7 +26,7 @@ from scrapy.utils.reactor import is_asyncio_reactor_installed
 from twisted.internet.defer import CancelledError, Deferred
 
 from scrapy_batcher import BatchSpider, StartError
-from scrapy_batcher.failures import FailuresFile
+from scrapy_batcher.batch.failures import FailuresFile
 from scrapy_batcher.signals import batch_finished
 from tests.crawling import Pages, crawl, finish, run, until, watched
 from tests.mockserver import MockServer

@@ -229,7 +229,7 @@ from scrapy.crawler import Crawler
 from scrapy.settings import Settings
 from scrapy.utils.defer import deferred_from_coro
 from scrapy.utils.reactor import install_reactor
-from scrapy_batcher.curl import CurlDownloadHandler
+from scrapy_batcher.fast.curl import CurlDownloadHandler
 
 async def main():
     global handler, download

@@ -1,37 +1,70 @@
-"""docs/design.md is true: its table of rooms is the package, and its arrows are the imports."""
+"""docs/design.md is true: its tables of rooms are the package, and its arrows are the imports."""
 
 from __future__ import annotations
 
 import ast
 import re
 from graphlib import TopologicalSorter
+from pathlib import Path
 
 from tests.conftest import ROOT
 
 PACKAGE = ROOT / "scrapy_batcher"
+MODULES = {path.stem: path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py"}
+FLOORS = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+DESIGN = (ROOT / "docs/design.md").read_text()
 
 
-def imports(name: str) -> set[str]:
-    """The modules of ours that the module *name* imports."""
+def imports(path: Path) -> set[str]:
+    """The modules of ours that a module imports."""
     found: set[str] = set()
-    for node in ast.walk(ast.parse((PACKAGE / name).read_text())):
+    for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("scrapy_batcher"):
-            _, _, module = (node.module or "").partition(".")
-            found |= {module} if module else {alias.name for alias in node.names}
+            name = (node.module or "").rpartition(".")[2]
+            found |= {alias.name for alias in node.names} if name in {"scrapy_batcher", *FLOORS} else {name}
     return found
 
 
-def test_the_table_of_rooms() -> None:
-    """Every module is in the table, with the modules it imports; none of them is over 300 lines."""
-    table = dict(re.findall(r"^\| `(\w+\.py)` \|.*\| ([^|]+) \|$", (ROOT / "docs/design.md").read_text(), re.MULTILINE))
-    modules = {path.name: imports(path.name) for path in PACKAGE.glob("*.py")}
-    assert table.pop("__init__.py") == "the rooms it lists"
-    del modules["__init__.py"]
-    assert {name: set() if row == "\N{EN DASH}" else set(row.split(", ")) for name, row in table.items()} == modules
-    assert {name: length for name in modules if (length := len((PACKAGE / name).read_text().splitlines())) > 300} == {}
+def floor(module: str) -> str:
+    """The folder that a module is in; none at the top of the package."""
+    return MODULES[module].parent.name if MODULES[module].parent != PACKAGE else ""
+
+
+def named(row: str) -> set[str]:
+    """What the last column of a table names."""
+    return set() if row == "\N{EN DASH}" else set(row.split(", "))
+
+
+def test_the_tables_of_rooms() -> None:
+    """Every module is in the table of its floor, with the modules it imports; none of them is over 300 lines."""
+    top, *sections = re.split(r"^### `(\w+)/`$", DESIGN, flags=re.MULTILINE)
+    tables = {"": top, **dict(zip(sections[::2], sections[1::2], strict=True))}
+    rooms = {
+        (name, module): row
+        for name, text in tables.items()
+        for module, row in re.findall(r"^\| `(\w+)\.py` \|.*\| ([^|]+) \|$", text, re.MULTILINE)
+    }
+    assert rooms.pop(("", "__init__")) == "the rooms it lists"
+    assert {at: named(row) for at, row in rooms.items()} == {
+        (floor(module), module): imports(path) for module, path in MODULES.items()
+    }
+    lengths = {module: len(path.read_text().splitlines()) for module, path in MODULES.items()}
+    assert {module: length for module, length in lengths.items() if length > 300} == {}
+
+
+def test_the_table_of_floors() -> None:
+    """Each floor knows those that its row names, and every one of them is further down."""
+    table = re.findall(r"^\| `(\w+)/` \|.*\| ([^|]+) \|$", DESIGN, re.MULTILINE)
+    known: dict[str, set[str]] = {name: set() for name in FLOORS}
+    for module, path in MODULES.items():
+        known.setdefault(floor(module), set()).update(floor(other) for other in imports(path))
+    assert {name: named(row) for name, row in table} == {name: known[name] - {name, ""} for name in FLOORS}
+    below = [name for name, _ in table]
+    for name, row in table:
+        assert named(row) <= set(below[below.index(name) + 1 :])
 
 
 def test_arrows_run_one_way() -> None:
     """No module imports itself by way of others."""
-    graph = {path.stem: imports(path.name) for path in PACKAGE.glob("*.py")}
+    graph = {module: imports(path) for module, path in MODULES.items()}
     assert len(list(TopologicalSorter(graph).static_order())) == len(graph)

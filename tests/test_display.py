@@ -16,10 +16,10 @@ from scrapy.crawler import Crawler
 from twisted.internet.task import deferLater
 
 from scrapy_batcher import BatchSpider
+from scrapy_batcher.batch.progress import Counts
 from scrapy_batcher.cooperator import CooperatorExtension
-from scrapy_batcher.display import shown
-from scrapy_batcher.figures import Figures
-from scrapy_batcher.progress import Counts
+from scrapy_batcher.monitoring.display import shown
+from scrapy_batcher.monitoring.figures import Figures
 from tests.conftest import Project
 from tests.crawling import run, until
 from tests.mockserver import MockServer

@@ -16,7 +16,7 @@ from scrapy.http import Response
 from scrapy.utils.asyncio import sleep
 
 from scrapy_batcher import BatchSpider
-from scrapy_batcher.downloader import Downloader
+from scrapy_batcher.adapters.downloader import Downloader
 from tests.crawling import Pages, crawl, make_crawler, run
 from tests.mockserver import MockServer
 

@@ -9,7 +9,7 @@ from pytest_twisted import ensureDeferred
 from scrapy import Request, signals
 from scrapy.utils.defer import deferred_from_coro
 
-from scrapy_batcher.engine import Engine
+from scrapy_batcher.adapters.engine import Engine
 from tests.crawling import Pages, make_crawler, until
 from tests.mockserver import MockServer
 

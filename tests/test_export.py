@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from scrapy_batcher.database import LedgerError
-from scrapy_batcher.export import export, failures
-from scrapy_batcher.ledger import Ledger, Owner
-from scrapy_batcher.lines import Mark, Place
+from scrapy_batcher.jobs.database import LedgerError
+from scrapy_batcher.jobs.ledger import Ledger, Owner
+from scrapy_batcher.lists.lines import Mark, Place
+from scrapy_batcher.lists.rows import Target
 from scrapy_batcher.outcome import Outcome
-from scrapy_batcher.rows import Target
+from scrapy_batcher.reports.export import export, failures
 from tests.conftest import Project, Run, make_project
 from tests.mockserver import MockServer
 from tests.test_command_line import wait_until

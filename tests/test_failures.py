@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-from scrapy_batcher.failures import FailuresFile
-from scrapy_batcher.lines import ROW_LIMIT
+from scrapy_batcher.batch.failures import FailuresFile
+from scrapy_batcher.lists.lines import ROW_LIMIT
+from scrapy_batcher.lists.rows import FAILURE_KEYS, Target
+from scrapy_batcher.lists.sources import Source
 from scrapy_batcher.outcome import Outcome
-from scrapy_batcher.rows import FAILURE_KEYS, Target
-from scrapy_batcher.sources import Source
 
 DNS = Outcome("failed/dns", error="no such name")
 

@@ -11,9 +11,10 @@ import pytest
 from scrapy import exporters
 from scrapy.http import TextResponse
 
-from scrapy_batcher import BatchItem, feeds
+from scrapy_batcher import BatchItem
 from scrapy_batcher.item import make_item
-from scrapy_batcher.rows import Target
+from scrapy_batcher.lists.rows import Target
+from scrapy_batcher.outputs import feeds
 
 
 @dataclass(repr=False, eq=False)

@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 from twisted.internet.task import Clock
 
-from scrapy_batcher.figures import Figures, Pace
-from scrapy_batcher.limiter import Limit
-from scrapy_batcher.limits import Limits
-from scrapy_batcher.progress import Counts
+from scrapy_batcher.batch.progress import Counts
+from scrapy_batcher.monitoring.figures import Figures, Pace
+from scrapy_batcher.throttling.limiter import Limit
+from scrapy_batcher.throttling.limits import Limits
 
 FIGURES = Figures(done=3412, read=10_000, complete=True, failed=12, rate=51.25, active=14, resting=3)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from scrapy_batcher.histogram import Histogram
+from scrapy_batcher.monitoring.histogram import Histogram
 
 
 def test_buckets() -> None:

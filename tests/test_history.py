@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scrapy_batcher.database import Database
-from scrapy_batcher.history import History, Period, Runs, bucket_of, bucket_start
-from scrapy_batcher.ledger import Ledger, Owner
+from scrapy_batcher.jobs.database import Database
+from scrapy_batcher.jobs.history import History, Period, Runs, bucket_of, bucket_start
+from scrapy_batcher.jobs.ledger import Ledger, Owner
 from scrapy_batcher.outcome import NO_ANSWER, Answer
 
 NOW = 1_700_000_000

@@ -21,9 +21,9 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from scrapy_batcher.config import Config
-from scrapy_batcher.hosts import Hosts
-from scrapy_batcher.limiter import Limit
-from scrapy_batcher.limits import Limits
+from scrapy_batcher.throttling.hosts import Hosts
+from scrapy_batcher.throttling.limiter import Limit
+from scrapy_batcher.throttling.limits import Limits
 
 A, B = "host:a", "host:b"
 NOW = 784111777.0  # Unix time at which the clock begins

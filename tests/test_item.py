@@ -17,7 +17,7 @@ from scrapy.http import HtmlResponse, Response, TextResponse
 
 from scrapy_batcher.config import FIELDS, Config
 from scrapy_batcher.item import BatchItem, Body, make_item
-from scrapy_batcher.rows import Target
+from scrapy_batcher.lists.rows import Target
 
 URL = "http://user:secret@host/page"
 

@@ -15,15 +15,15 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from scrapy_batcher.database import LedgerError
-from scrapy_batcher.history import bucket_of
-from scrapy_batcher.lanes import Claim, LaneState
-from scrapy_batcher.ledger import PENDING, FeedState, Ledger, Owner, Postponement, Settlement
-from scrapy_batcher.limiters import Keys
-from scrapy_batcher.lines import START, Mark, Place
+from scrapy_batcher.jobs.database import LedgerError
+from scrapy_batcher.jobs.history import bucket_of
+from scrapy_batcher.jobs.lanes import Claim, LaneState
+from scrapy_batcher.jobs.ledger import PENDING, FeedState, Ledger, Owner, Postponement, Settlement
+from scrapy_batcher.lists.lines import START, Mark, Place
+from scrapy_batcher.lists.rows import Target
+from scrapy_batcher.lists.shard import WHOLE, Shard
 from scrapy_batcher.outcome import FETCHED, NO_ANSWER, Answer, Outcome
-from scrapy_batcher.rows import Target
-from scrapy_batcher.shard import WHOLE, Shard
+from scrapy_batcher.throttling.limiters import Keys
 
 OUTCOMES = (
     Outcome(FETCHED, 200),

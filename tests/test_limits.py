@@ -13,10 +13,10 @@ from scrapy.utils.reactor import is_asyncio_reactor_installed
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 
-import scrapy_batcher.limits
-from scrapy_batcher.limiter import Limit
-from scrapy_batcher.limiters import UnknownLimitError
-from scrapy_batcher.limits import Limits
+import scrapy_batcher.throttling.limits
+from scrapy_batcher.throttling.limiter import Limit
+from scrapy_batcher.throttling.limiters import UnknownLimitError
+from scrapy_batcher.throttling.limits import Limits
 
 A, B, C = "host:a", "host:b", "host:c"
 
@@ -70,7 +70,7 @@ class Desk:
 @pytest.fixture
 def desk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Desk]]:
     # Deferreds are awaited as they are, so that every step is over when it returns.
-    monkeypatch.setattr(scrapy_batcher.limits, "maybe_deferred_to_future", lambda deferred: deferred)
+    monkeypatch.setattr(scrapy_batcher.throttling.limits, "maybe_deferred_to_future", lambda deferred: deferred)
     desks: list[Desk] = []
 
     def make(limits: dict[str, Limit] | None = None, **options: Any) -> Desk:

@@ -12,9 +12,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 
-import scrapy_batcher.limits
-from scrapy_batcher.limiter import Limit
-from scrapy_batcher.limits import Limits
+import scrapy_batcher.throttling.limits
+from scrapy_batcher.throttling.limiter import Limit
+from scrapy_batcher.throttling.limits import Limits
 
 TOTAL = "*"
 HOSTS = ("host:a", "host:b", "host:c")
@@ -43,7 +43,7 @@ class LimitsMachine(RuleBasedStateMachine):
         super().__init__()
         # Deferreds are awaited as they are, so that every step is over when it returns.
         self._patch = pytest.MonkeyPatch()
-        self._patch.setattr(scrapy_batcher.limits, "maybe_deferred_to_future", lambda deferred: deferred)
+        self._patch.setattr(scrapy_batcher.throttling.limits, "maybe_deferred_to_future", lambda deferred: deferred)
         self.clock = Clock()
         self.next = 0
         self.held: dict[int, tuple[str, ...]] = {}

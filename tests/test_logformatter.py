@@ -9,7 +9,7 @@ import pytest
 from pytest_twisted import ensureDeferred
 
 from scrapy_batcher import BatchSpider
-from scrapy_batcher.logformatter import LogFormatter
+from scrapy_batcher.adapters.logformatter import LogFormatter
 from tests.conftest import Project
 from tests.crawling import run
 from tests.mockserver import MockServer

@@ -13,7 +13,7 @@ from scrapy.utils.asyncio import call_later
 from twisted.internet.base import DelayedCall
 from twisted.internet.defer import Deferred
 
-from scrapy_batcher.loop import sweep_timers, thread_safe_caller
+from scrapy_batcher.adapters.loop import sweep_timers, thread_safe_caller
 from tests.crawling import TIMEOUT, until
 
 

@@ -26,9 +26,10 @@ from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.threads import deferToThread
 
 import scrapy_batcher
-from scrapy_batcher import BatchSpider, StartError, outlets
-from scrapy_batcher.ledger import Ledger
-from scrapy_batcher.measures import Measures, _bounded
+from scrapy_batcher import BatchSpider, StartError
+from scrapy_batcher.jobs.ledger import Ledger
+from scrapy_batcher.monitoring import outlets
+from scrapy_batcher.monitoring.measures import Measures, _bounded
 from tests.conftest import ROOT
 from tests.crawling import Pages, finish, make_crawler, run, until, watched
 from tests.mockserver import MockServer

@@ -411,7 +411,7 @@ async def test_many_redirects_at_once_into_one_host(server: MockServer, urls) ->
 @ensureDeferred
 async def test_more_redirects_than_are_kept_waiting(server: MockServer, urls, monkeypatch) -> None:
     """Where the targets of one host would only join many that wait for another, no more of them are taken up."""
-    monkeypatch.setattr("scrapy_batcher.turns._PARKED_EACH", 3)
+    monkeypatch.setattr("scrapy_batcher.batch.turns._PARKED_EACH", 3)
     crawler = watched(BatchSpider, FULL)
     listed = [server.url("page/first?gate=full", "127.0.0.2"), *redirects(server, 40)]
     listed += pages(server, ["127.0.0.3"], 8)

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from scrapy_batcher.names import NAMES, Template, free_names, key_of, safe_name, values_for
-from scrapy_batcher.rows import Target
+from scrapy_batcher.lists.rows import Target
+from scrapy_batcher.outputs.names import NAMES, Template, free_names, key_of, safe_name, values_for
 
 DEVICES = {"con", "prn", "aux", "nul", "conin$", "conout$"} | {
     f"{n}{d}" for n in ("com", "lpt") for d in "0123456789¹²³"

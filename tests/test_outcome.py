@@ -38,9 +38,9 @@ from twisted.python.failure import Failure
 from twisted.web._newclient import ParseError, RequestTransmissionFailed, ResponseFailed, ResponseNeverReceived
 from twisted.web.error import SchemeNotSupported
 
+from scrapy_batcher.lists.rows import Target
 from scrapy_batcher.outcome import FETCHED, NAMES, Outcome, attempts_of, error_text, outcome_of
 from scrapy_batcher.redact import one_line, redact
-from scrapy_batcher.rows import Target
 from tests.conftest import ROOT
 
 URL = "http://host/page"
@@ -303,6 +303,6 @@ def test_redact_takes_linear_time(piece, before, behind):
 
 def test_names() -> None:
     """Every outcome that the code gives has its name in the list, and the list has no other."""
-    code = "".join(path.read_text() for path in (ROOT / "scrapy_batcher").glob("*.py"))
+    code = "".join(path.read_text() for path in (ROOT / "scrapy_batcher").rglob("*.py"))
     names = Counter(re.findall(r'"((?:failed|skipped)/[a-z-]+)"', code))
     assert {name for name, times in names.items() if times > 1} == {*names} == {*NAMES} - {FETCHED}

@@ -9,8 +9,8 @@ from pytest_twisted import ensureDeferred
 
 from scrapy_batcher import BatchSpider
 from scrapy_batcher.config import Config
-from scrapy_batcher.overrides import OVERRIDES, overrides_of
-from scrapy_batcher.rows import Target
+from scrapy_batcher.lists.overrides import OVERRIDES, overrides_of
+from scrapy_batcher.lists.rows import Target
 from scrapy_batcher.values import ConfigError
 from tests.crawling import make_crawler, run
 from tests.jobs import Work

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from scrapy_batcher.parquet import ParquetItemExporter
+from scrapy_batcher.outputs.parquet import ParquetItemExporter
 from tests.conftest import Project
 from tests.mockserver import MockServer
 
@@ -151,7 +151,7 @@ def test_without_pyarrow(monkeypatch: pytest.MonkeyPatch) -> None:
         ParquetItemExporter(io.BytesIO())
 
 
-LINE = 'FEED_EXPORTERS = {"parquet": "scrapy_batcher.parquet.ParquetItemExporter"}\n'
+LINE = 'FEED_EXPORTERS = {"parquet": "scrapy_batcher.outputs.parquet.ParquetItemExporter"}\n'
 
 
 def test_a_crawl(project: Project, server: MockServer) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from scrapy_batcher.progress import Totals, summary
+from scrapy_batcher.batch.progress import Totals, summary
 
 TALLY = {"pending": 3, "fetched": 1500, "failed/dns": 3, "failed/http-404": 4, "skipped/invalid": 5}
 

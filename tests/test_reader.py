@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import pytest
 from pytest_twisted import ensureDeferred
 
-from scrapy_batcher.reader import AHEAD, Reader
-from scrapy_batcher.rows import Target
+from scrapy_batcher.lists.reader import AHEAD, Reader
+from scrapy_batcher.lists.rows import Target
 from tests.crawling import until
 
 

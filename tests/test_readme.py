@@ -82,7 +82,7 @@ def test_settings() -> None:
 
 def test_outcomes() -> None:
     """Every outcome that the code can give is in the table."""
-    code = "".join(path.read_text() for path in (ROOT / "scrapy_batcher").glob("*.py"))
+    code = "".join(path.read_text() for path in (ROOT / "scrapy_batcher").rglob("*.py"))
     outcomes = set(re.findall(r'"((?:failed|skipped)/[a-z-]+)"', code))
     assert len(outcomes) > 15
     assert {name for name in outcomes if f"`{name}`" not in PROMISES} == set()

@@ -15,10 +15,10 @@ import pyarrow.parquet as pq
 import pytest
 from pytest_twisted import ensureDeferred
 
-from scrapy_batcher.lines import START
-from scrapy_batcher.locations import name_of
-from scrapy_batcher.remote import is_remote, without_credentials
-from scrapy_batcher.sources import Source, SourceError
+from scrapy_batcher.lists.lines import START
+from scrapy_batcher.lists.locations import name_of
+from scrapy_batcher.lists.remote import is_remote, without_credentials
+from scrapy_batcher.lists.sources import Source, SourceError
 from tests.certificates import make_certificate, server_context
 from tests.conftest import Project
 from tests.fileserver import FileServer

@@ -13,16 +13,16 @@ from pathlib import Path
 
 import pytest
 
-from scrapy_batcher.history import bucket_of
-from scrapy_batcher.lanes import HostWork
-from scrapy_batcher.ledger import Ledger, Owner, Settlement
-from scrapy_batcher.lines import Mark, Place
+from scrapy_batcher.jobs.history import bucket_of
+from scrapy_batcher.jobs.lanes import HostWork
+from scrapy_batcher.jobs.ledger import Ledger, Owner, Settlement
+from scrapy_batcher.lists.lines import Mark, Place
+from scrapy_batcher.lists.rows import Target
 from scrapy_batcher.outcome import Answer, Outcome
-from scrapy_batcher.page import page
-from scrapy_batcher.report import Report
-from scrapy_batcher.rows import Target
-from scrapy_batcher.survey import survey
-from scrapy_batcher.words import size
+from scrapy_batcher.reports.page import page
+from scrapy_batcher.reports.report import Report
+from scrapy_batcher.reports.survey import survey
+from scrapy_batcher.reports.words import size
 from tests.browser import Browser
 from tests.conftest import Project, make_project
 from tests.mockserver import MockServer

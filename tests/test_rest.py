@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scrapy.http import Headers
 
-from scrapy_batcher.rest import asked_rest, backoff
+from scrapy_batcher.throttling.rest import asked_rest, backoff
 
 NOW = 784111777.0  # Sun, 06 Nov 1994 08:49:37 GMT, as in RFC 9110
 ZONES = ("GMT", "", "UTC", "+0000", "-0000")

@@ -220,7 +220,7 @@ async def test_given_up_between_two_attempts(server: MockServer, urls, tmp_path)
 @ensureDeferred
 async def test_a_host_that_is_given_up_while_it_rests_for_long(server: MockServer, urls, monkeypatch) -> None:
     """What waits in the ledger for the rest of its host to be over ends when that is given up, not after the rest."""
-    monkeypatch.setattr("scrapy_batcher.turns._LONG", 0.1)
+    monkeypatch.setattr("scrapy_batcher.batch.turns._LONG", 0.1)
     settings = {
         "BATCHER_FAILING_GIVE_UP": 2,
         "CONCURRENT_REQUESTS_PER_DOMAIN": 2,
@@ -264,7 +264,7 @@ def resting(job: Path) -> int:
 @ensureDeferred
 async def test_a_rest_that_is_over(server: MockServer, urls, monkeypatch) -> None:
     """A host that rests for so long that it waits in the ledger is taken up from there when it is over."""
-    monkeypatch.setattr("scrapy_batcher.turns._LONG", 0.1)
+    monkeypatch.setattr("scrapy_batcher.batch.turns._LONG", 0.1)
     path = urls(server.url("busy/a?after=0.6", BUSY), *pages(server, BUSY, 30), *pages(server))
     crawler = await run(BatchSpider, path, ONE_EACH)
     first, second, *_ = server.control()["times"][BUSY]

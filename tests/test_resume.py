@@ -29,12 +29,12 @@ from scrapy.settings import Settings
 from twisted.internet.defer import Deferred
 
 from scrapy_batcher import BatchSpider, StartError, Totals
-from scrapy_batcher.database import LedgerError
-from scrapy_batcher.failures import FailuresFile
-from scrapy_batcher.feeds import FileFeedStorage, JsonLinesItemExporter, named_feeds
-from scrapy_batcher.lanes import Lanes
-from scrapy_batcher.ledger import FeedState, Ledger
-from scrapy_batcher.output import Feed, Output
+from scrapy_batcher.batch.failures import FailuresFile
+from scrapy_batcher.jobs.database import LedgerError
+from scrapy_batcher.jobs.lanes import Lanes
+from scrapy_batcher.jobs.ledger import FeedState, Ledger
+from scrapy_batcher.outputs.feeds import FileFeedStorage, JsonLinesItemExporter, named_feeds
+from scrapy_batcher.outputs.output import Feed, Output
 from tests.crawling import run, until
 from tests.jobs import Stops, Work
 from tests.mockserver import MockServer

@@ -15,11 +15,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 
-import scrapy_batcher.limits
-from scrapy_batcher.limiter import Limit
-from scrapy_batcher.limiters import Keys
-from scrapy_batcher.limits import Limits
-from scrapy_batcher.ring import Lane, Ring
+import scrapy_batcher.throttling.limits
+from scrapy_batcher.throttling.limiter import Limit
+from scrapy_batcher.throttling.limiters import Keys
+from scrapy_batcher.throttling.limits import Limits
+from scrapy_batcher.throttling.ring import Lane, Ring
 
 A, B, C = "host:a", "host:b", "host:c"
 
@@ -423,7 +423,7 @@ class RingMachine(RuleBasedStateMachine):
         super().__init__()
         # Deferreds are awaited as they are, so that every step is over when it returns.
         self._patch = pytest.MonkeyPatch()
-        self._patch.setattr(scrapy_batcher.limits, "maybe_deferred_to_future", lambda deferred: deferred)
+        self._patch.setattr(scrapy_batcher.throttling.limits, "maybe_deferred_to_future", lambda deferred: deferred)
         self.clock = Clock()
         self.numbers = count(1)
         self.lanes: dict[Keys, Lane] = {}

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from scrapy_batcher import rows
-from scrapy_batcher.lines import LINE_LIMIT, ROW_LIMIT, Lines
-from scrapy_batcher.rows import PARSERS, MissingColumnError, Target, why_not_a_url
+from scrapy_batcher.lists import rows
+from scrapy_batcher.lists.lines import LINE_LIMIT, ROW_LIMIT, Lines
+from scrapy_batcher.lists.rows import PARSERS, MissingColumnError, Target, why_not_a_url
 
 settings.register_profile("rows", deadline=None, max_examples=60)  # a deadline would depend on the machine
 settings.load_profile("rows")
@@ -264,7 +264,7 @@ def test_many_unclosed_quotes_take_linear_time(line, monkeypatch):
 
         return real(count(), **options)
 
-    monkeypatch.setattr("scrapy_batcher.separated.csv.reader", counted)
+    monkeypatch.setattr("scrapy_batcher.lists.separated.csv.reader", counted)
     lines = 20_000
     stream = CountingDecodes(b"url,name\n" + line * lines)
     assert all(row.error for row in PARSERS["csv"](Lines(stream), "url"))

@@ -13,11 +13,11 @@ from scrapy.robotstxt import ProtegoRobotParser
 from scrapy.settings import Settings
 
 from scrapy_batcher.config import Config
-from scrapy_batcher.limiter import Limit
-from scrapy_batcher.limiters import UnknownLimitError
-from scrapy_batcher.limits import Limits
-from scrapy_batcher.rows import Target
-from scrapy_batcher.rules import LIMITS_KEY, Rules, limits_of, rules_of
+from scrapy_batcher.lists.rows import Target
+from scrapy_batcher.throttling.limiter import Limit
+from scrapy_batcher.throttling.limiters import UnknownLimitError
+from scrapy_batcher.throttling.limits import Limits
+from scrapy_batcher.throttling.rules import LIMITS_KEY, Rules, limits_of, rules_of
 from scrapy_batcher.values import ConfigError
 
 LIMITS = {"x": 1, "y": 2, "site:*": 3}

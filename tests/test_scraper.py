@@ -20,7 +20,7 @@ from scrapy.utils.defer import deferred_from_coro
 from scrapy.utils.reactor import is_asyncio_reactor_installed
 
 from scrapy_batcher import BatchSpider
-from scrapy_batcher.scraper import leaves_items
+from scrapy_batcher.adapters.scraper import leaves_items
 from tests.crawling import finish, run, watched
 from tests.mockserver import MockServer
 

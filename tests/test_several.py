@@ -17,9 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pytest_twisted import ensureDeferred
 
-from scrapy_batcher.lines import START
-from scrapy_batcher.locations import locations_in
-from scrapy_batcher.sources import Source, SourceError
+from scrapy_batcher.lists.lines import START
+from scrapy_batcher.lists.locations import locations_in
+from scrapy_batcher.lists.sources import Source, SourceError
 from tests.jobs import Stops, Work
 from tests.mockserver import MockServer
 

@@ -15,12 +15,12 @@ from pytest_twisted import ensureDeferred
 
 from scrapy_batcher import BatchSpider
 from scrapy_batcher.config import Config
-from scrapy_batcher.limits import Limits
-from scrapy_batcher.lines import START, Mark
-from scrapy_batcher.rows import Target
-from scrapy_batcher.rules import Rules
-from scrapy_batcher.shard import BY, WHOLE, Shard
-from scrapy_batcher.sources import Source, SourceError
+from scrapy_batcher.lists.lines import START, Mark
+from scrapy_batcher.lists.rows import Target
+from scrapy_batcher.lists.shard import BY, WHOLE, Shard
+from scrapy_batcher.lists.sources import Source, SourceError
+from scrapy_batcher.throttling.limits import Limits
+from scrapy_batcher.throttling.rules import Rules
 from tests.crawling import make_crawler
 from tests.jobs import Work
 from tests.mockserver import MockServer

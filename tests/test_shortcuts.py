@@ -20,7 +20,7 @@ from scrapy.http.cookies import CookieJar
 from scrapy.statscollectors import MemoryStatsCollector
 
 from scrapy_batcher import BatchSpider
-from scrapy_batcher.shortcuts import shortcut
+from scrapy_batcher.adapters.shortcuts import shortcut
 from tests.crawling import Pages, make_crawler, run
 from tests.mockserver import MockServer
 
@@ -229,7 +229,7 @@ async def test_a_batch_with_and_without(server: MockServer, urls) -> None:
     """What they count and find in a batch is what Scrapy's downloader counts and finds."""
     counted = []
     names = ["page/one", "redirect?n=1", "status/404"]
-    for downloader in ("scrapy_batcher.downloader.Downloader", "scrapy.core.downloader.Downloader"):
+    for downloader in ("scrapy_batcher.adapters.downloader.Downloader", "scrapy.core.downloader.Downloader"):
         crawler = await run(BatchSpider, urls(*map(server.url, names)), {"DOWNLOADER": downloader})
         counted.append(
             {key: value for key, value in crawler.stats.get_stats().items() if key.startswith("downloader/")}

@@ -18,7 +18,7 @@ from scrapy.utils.defer import deferred_from_coro
 from twisted.internet.defer import succeed
 from twisted.python.failure import Failure
 
-from scrapy_batcher.signalmanager import SignalManager
+from scrapy_batcher.adapters.signalmanager import SignalManager
 from tests.crawling import Pages, make_crawler
 
 SIGNAL = object()

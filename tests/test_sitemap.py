@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pytest_twisted import ensureDeferred
 
-from scrapy_batcher import sitemap
-from scrapy_batcher.lines import START
-from scrapy_batcher.rows import Target
-from scrapy_batcher.shard import Shard
-from scrapy_batcher.sources import Source, SourceError
+from scrapy_batcher.lists import sitemap
+from scrapy_batcher.lists.lines import START
+from scrapy_batcher.lists.rows import Target
+from scrapy_batcher.lists.shard import Shard
+from scrapy_batcher.lists.sources import Source, SourceError
 from tests.jobs import Stops, Work
 from tests.mockserver import MockServer
 

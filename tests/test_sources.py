@@ -11,9 +11,9 @@ import sys
 
 import pytest
 
-from scrapy_batcher.compression import zstd
-from scrapy_batcher.rows import Target
-from scrapy_batcher.sources import Source, SourceError
+from scrapy_batcher.lists.compression import zstd
+from scrapy_batcher.lists.rows import Target
+from scrapy_batcher.lists.sources import Source, SourceError
 
 LISTS = {
     "txt": b"http://a/\n# comment\n\nhttp://b/\n",

@@ -8,7 +8,7 @@ from scrapy.exceptions import ScrapyDeprecationWarning
 from scrapy.statscollectors import MemoryStatsCollector
 
 from scrapy_batcher import BatchSpider
-from scrapy_batcher.stats import StatsCollector
+from scrapy_batcher.adapters.stats import StatsCollector
 from tests.crawling import Pages, make_crawler, run
 from tests.mockserver import MockServer
 

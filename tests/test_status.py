@@ -14,13 +14,13 @@ from threading import Timer
 
 import pytest
 
-from scrapy_batcher.database import LedgerError
-from scrapy_batcher.jobdir import JobDir
-from scrapy_batcher.ledger import Ledger, Owner, Postponement, Settlement
-from scrapy_batcher.lines import Mark, Place
+from scrapy_batcher.jobs.database import LedgerError
+from scrapy_batcher.jobs.jobdir import JobDir
+from scrapy_batcher.jobs.ledger import Ledger, Owner, Postponement, Settlement
+from scrapy_batcher.lists.lines import Mark, Place
+from scrapy_batcher.lists.rows import Target
 from scrapy_batcher.outcome import Answer, Outcome
-from scrapy_batcher.rows import Target
-from scrapy_batcher.status import status
+from scrapy_batcher.reports.status import status
 from tests.conftest import ROOT, Project, Run
 from tests.mockserver import MockServer
 from tests.test_command_line import wait_until
@@ -220,7 +220,7 @@ def test_what_is_to_come(busy: tuple[str, Ledger], monkeypatch: pytest.MonkeyPat
     """It is told how fast it is, for how long it will be, what is pending where, what rests, and what is oldest."""
     path, ledger = busy
     # The lock is this process's own, which SQLite does not keep from itself.
-    monkeypatch.setattr("scrapy_batcher.job.is_worked_on", lambda jobdir: True)
+    monkeypatch.setattr("scrapy_batcher.reports.job.is_worked_on", lambda jobdir: True)
     [large] = ledger.lanes.longest(1)
     ledger.lanes.rest(large.id, NOW + 700)
     lines = list(status([path], lambda: NOW + 600))
@@ -237,7 +237,7 @@ def test_what_is_to_come(busy: tuple[str, Ledger], monkeypatch: pytest.MonkeyPat
 def test_the_last_ones(busy: tuple[str, Ledger], monkeypatch: pytest.MonkeyPatch) -> None:
     """The last few do not end in no time, and when there are none nothing is to go."""
     path, ledger = busy
-    monkeypatch.setattr("scrapy_batcher.job.is_worked_on", lambda jobdir: True)
+    monkeypatch.setattr("scrapy_batcher.reports.job.is_worked_on", lambda jobdir: True)
     ledger.settle([Settlement(n, FETCHED, 1, NOW + 600, Answer(10, 0.1)) for n in range(602, 1000)], {})
     assert "; about 1.0 s to go" in "".join(status([path], lambda: NOW + 601))
     ledger.lanes.wake(NOW + 1000, 1)
@@ -248,7 +248,7 @@ def test_the_last_ones(busy: tuple[str, Ledger], monkeypatch: pytest.MonkeyPatch
 def test_what_has_ended(busy: tuple[str, Ledger], monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a job that nobody works on it is told how fast it was, up to its last checkpoint, and no more."""
     path, _ = busy
-    monkeypatch.setattr("scrapy_batcher.job.is_worked_on", lambda jobdir: False)
+    monkeypatch.setattr("scrapy_batcher.reports.job.is_worked_on", lambda jobdir: False)
     lines = list(status([path], lambda: NOW + 100_000))
     assert lines[0] == f"{path}: not finished, killed"
     assert "       1.0 targets a second, in 10 min" in lines
@@ -346,7 +346,7 @@ def test_how_a_run_ended(project: Project, server: MockServer) -> None:
 
 def test_who_looks_keeps_nobody_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While the lock of a job is looked at, a batch that begins waits for it, and is not refused."""
-    monkeypatch.setattr("scrapy_batcher.jobdir._LOOK", 60)
+    monkeypatch.setattr("scrapy_batcher.jobs.jobdir._LOOK", 60)
     JobDir(str(tmp_path / "job")).close()
     looker = sqlite3.connect(tmp_path / "job" / "ledger.lock", isolation_level=None, check_same_thread=False)
     looker.execute("BEGIN")
@@ -362,7 +362,7 @@ def test_who_looks_keeps_nobody_out(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 LOOK = """
 import sys
 from pathlib import Path
-from scrapy_batcher.jobdir import is_worked_on
+from scrapy_batcher.jobs.jobdir import is_worked_on
 sys.exit(is_worked_on(Path(sys.argv[1])))
 """
 

@@ -20,16 +20,16 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from twisted.internet.task import Clock
 
-import scrapy_batcher.turns
-from scrapy_batcher.lanes import Claim
-from scrapy_batcher.ledger import Ledger, Postponement, Settlement
-from scrapy_batcher.limiter import Limit
-from scrapy_batcher.limiters import Keys
-from scrapy_batcher.limits import Limits
-from scrapy_batcher.lines import Mark, Place
+import scrapy_batcher.batch.turns
+from scrapy_batcher.batch.turns import Turns
+from scrapy_batcher.jobs.lanes import Claim
+from scrapy_batcher.jobs.ledger import Ledger, Postponement, Settlement
+from scrapy_batcher.lists.lines import Mark, Place
+from scrapy_batcher.lists.rows import Target
 from scrapy_batcher.outcome import FETCHED, Outcome
-from scrapy_batcher.rows import Target
-from scrapy_batcher.turns import Turns
+from scrapy_batcher.throttling.limiter import Limit
+from scrapy_batcher.throttling.limiters import Keys
+from scrapy_batcher.throttling.limits import Limits
 
 TOTAL, PER_HOST = 16, 2
 LIMITED = "limited"  # a host that bears one at a time
@@ -621,7 +621,7 @@ FEW = {"_LANES": 2, "_TARGETS": 2, "_TRIES": 2, "_MOST": 3, "_PARKED": 4, "_PARK
 @pytest.fixture
 def little_room(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in FEW.items():
-        monkeypatch.setattr(scrapy_batcher.turns, name, value)
+        monkeypatch.setattr(scrapy_batcher.batch.turns, name, value)
 
 
 @pytest.mark.parametrize("comes", ["loaded", "due"])
@@ -678,7 +678,7 @@ class TurnsMachine(RuleBasedStateMachine):
         super().__init__()
         self._patch = pytest.MonkeyPatch()
         for name, value in FEW.items():
-            self._patch.setattr(scrapy_batcher.turns, name, value)
+            self._patch.setattr(scrapy_batcher.batch.turns, name, value)
         self.folder = TemporaryDirectory()
 
     @initialize(

@@ -19,7 +19,7 @@ from warcio.archiveiterator import ArchiveIterator
 from warcio.cli import main as warcio
 
 from scrapy_batcher import BatchSpider, StartError
-from scrapy_batcher.warc import Records
+from scrapy_batcher.outputs.warc import Records
 from tests.crawling import finish, watched
 from tests.jobs import Stops, Work
 from tests.mockserver import MockServer
@@ -209,7 +209,7 @@ async def test_further_requests(server: MockServer, work: Work) -> None:
 async def test_without_warcio(server: MockServer, work: Work, monkeypatch) -> None:
     """Without the extra, one sentence says what to install."""
     work.write(server.url("page/1"))
-    monkeypatch.delitem(sys.modules, "scrapy_batcher.warc")
+    monkeypatch.delitem(sys.modules, "scrapy_batcher.outputs.warc")
     for name in [name for name in sys.modules if name.partition(".")[0] == "warcio"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "warcio", None)

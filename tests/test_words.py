@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scrapy_batcher.axes import latency_axis, number_axis, time_axis
-from scrapy_batcher.words import duration, latency, moment, rate, share, short, size
+from scrapy_batcher.reports.axes import latency_axis, number_axis, time_axis
+from scrapy_batcher.reports.words import duration, latency, moment, rate, share, short, size
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from typing import IO
 
 import pycurl
 
-from scrapy_batcher.multi import Multi
+from scrapy_batcher.fast.multi import Multi
 
 
 async def main(urls: str, output: str, width: int) -> None:

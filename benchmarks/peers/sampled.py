@@ -53,7 +53,7 @@ def room_of(path: str) -> str | None:
 
 
 def is_in(path: str, part: str) -> bool:
-    return part in path if "/" in part else path.endswith(f"scrapy_batcher/{part}.py")
+    return part in path if "/" in part else "/scrapy_batcher/" in path and path.endswith(f"/{part}.py")
 
 
 def sample(_: int, frame: FrameType | None) -> None:

@@ -1,0 +1,1 @@
+"""Downloads by libcurl, with the extra ``fast``."""

@@ -1,0 +1,1 @@
+"""`scrapy batcher`: what a job directory tells of its job."""

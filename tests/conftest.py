@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import pytest_twisted
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from tests.downloads import Client
 from tests.jobs import Work
@@ -22,7 +22,7 @@ from tests.wire import Script, Wire
 
 ROOT = Path(__file__).parent.parent
 
-settings.register_profile("any speed", deadline=None)
+settings.register_profile("any speed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any speed")
 
 

@@ -1,8 +1,8 @@
 """Build sdist and wheel, look at what is in them, and run `smoke.py` from the wheel in environments of their own.
 
 Each Python that is found here (on the path, or as pyenv keeps them) has one with the newest of what scrapy-batcher
-needs; the oldest Python has one with the oldest that setup.cfg allows, too, or with ``--all`` each has. Needs the
-package `build`, and pip's index.
+needs; the oldest Python has two with the oldest that setup.cfg allows, too, without extras and with all of them, or
+with ``--all`` each has. Needs the package `build`, and pip's index.
 """
 
 from __future__ import annotations
@@ -41,9 +41,16 @@ def requirements() -> ConfigParser:
     return parser
 
 
-def oldest() -> list[str]:
-    """What setup.cfg requires, each in the oldest version that it allows."""
-    return [line.replace(">=", "==") for line in requirements()["options"]["install_requires"].split("\n") if line]
+def features() -> list[str]:
+    """The extras that are for users."""
+    return sorted(requirements()["options.extras_require"].keys() - {"test", "lint"})
+
+
+def oldest(*extras: str) -> list[str]:
+    """What setup.cfg requires, itself and for *extras*, each in the oldest version that it allows."""
+    setup = requirements()
+    required = [setup["options"]["install_requires"], *(setup["options.extras_require"][extra] for extra in extras)]
+    return [line.replace(">=", "==", 1) for text in required for line in text.split("\n") if line]
 
 
 def pythons() -> dict[tuple[int, int], str]:
@@ -113,11 +120,13 @@ def main() -> None:
         folder = Path(name)
         wheel = str(build(folder))
         found = list(pythons().values())
-        cells = [(python, [wheel]) for python in found]
-        cells += [(python, [wheel, *oldest()]) for python in (found if everything else found[:1])]
+        with_extras = f"{wheel}[{','.join(features())}]"
         # The sentences are the same everywhere: one environment is enough for them.
-        args = [["--without-extras"], *[[]] * (len(cells) - 1)]
-        runs = [pool.submit(smoke, folder / str(n), *cell, *args[n]) for n, cell in enumerate(cells)]
+        cells = [(found[0], [wheel], "--without-extras"), *((python, [wheel]) for python in found[1:])]
+        for python in found if everything else found[:1]:
+            cells.append((python, [wheel, *oldest()]))
+            cells.append((python, [with_extras, *oldest(*features())], "--with-extras"))
+        runs = [pool.submit(smoke, folder / str(n), *cell) for n, cell in enumerate(cells)]
         for each in runs:
             each.result()
 

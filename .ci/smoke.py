@@ -1,18 +1,21 @@
 """A few pages by the batch spider, from an environment that has nothing but scrapy-batcher and what it must have.
 
 Run by the Python of that environment; needs no network. With ``--without-extras`` it also looks at what each feature
-says without its extra.
+says without its extra, with ``--with-extras`` at what they all do with theirs.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib import import_module
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Thread
@@ -30,7 +33,8 @@ REACTORS = {
     "asyncio": [],
     "Twisted's default": ["-s", "TWISTED_REACTOR="],
 }
-if not version("scrapy").startswith("2.18."):  # which needs scrapy[httpx] for that
+# Then somebody else has to download: libcurl, or aiohttp, which comes with Scrapy from 2.19 on.
+if find_spec("pycurl") or find_spec("aiohttp"):
     REACTORS["none"] = ["-s", "TWISTED_REACTOR_ENABLED=False"]
 
 # What each feature says when its extra is not there, and whether the batch ends.
@@ -49,19 +53,35 @@ WITHOUT = {
 }
 
 
+# Every extra at its work in one batch, but for the bar, which needs a terminal: `fast` where nothing else is said,
+# `remote` and `parquet` for the list, `parquet` for the feed, `warc`, `metrics`.
+WITH = ["-s", 'FEEDS={"items.parquet": {"format": "parquet"}}', "-s", "BATCHER_WARC=pages.warc.gz"]
+WITH += ["-s", "BATCHER_METRICS=batch.prom"]
+
+
 class Site(BaseHTTPRequestHandler):
-    """Answers every path with that path."""
+    """Answers every path with that path, but one that ends in ``.parquet`` with a list of all pages."""
 
     def do_GET(self) -> None:
-        body = self.path.encode()
+        body = self.list_of_pages() if self.path.endswith(".parquet") else self.path.encode()
         self.send_response(200)
         self.send_header("Content-Type", "text/plain")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
 
+    def list_of_pages(self) -> bytes:
+        file = io.BytesIO()
+        table = import_module("pyarrow").table({"url": pages(self.server.server_port)})
+        import_module("pyarrow.parquet").write_table(table, file)
+        return file.getvalue()
+
     def log_message(self, *args: object) -> None:
         """Nobody reads it."""
+
+
+def pages(port: int) -> list[str]:
+    return [f"http://127.0.0.1:{port}/{n}" for n in range(PAGES)]
 
 
 def scrapy(folder: Path, *args: str) -> subprocess.CompletedProcess[str]:
@@ -104,15 +124,30 @@ def check_sentence(folder: Path, feature: str) -> None:
     check(told, f"{feature}: should have said once {sentence!r}, with the status {status}", run)
 
 
+def check_extras(folder: Path, port: int) -> None:
+    """With all extras, what each of them is for is there."""
+    run = crawl(folder, "-a", f"urls=http://127.0.0.1:{port}/list.parquet", *WITH)
+    check(run.returncode == 0 and f"{PAGES} fetched" in run.stderr, "all pages should have been fetched", run)
+    feed = import_module("pyarrow.parquet").read_table(folder / "items.parquet").to_pylist()
+    check(sorted(item["url"] for item in feed) == pages(port), "each should be in the Parquet feed", run)
+    with (folder / "pages.warc.gz").open("rb") as file:
+        records = import_module("warcio.archiveiterator").ArchiveIterator(file)
+        archived = [record.rec_headers["WARC-Target-URI"] for record in records if record.rec_type == "response"]
+    check(sorted(archived) == pages(port), "each should be in the archive", run)
+    metrics = (folder / "batch.prom").read_text()
+    check(f'outcome="fetched",spider="batch"}} {PAGES}.0' in metrics, "each should be counted", run)
+    import_module("scrapy_batcher.monitoring.bar")  # tqdm is one that it can draw with
+
+
 def main() -> None:
     features = WITHOUT if sys.argv[1:] == ["--without-extras"] else {}
+    has_extras = sys.argv[1:] == ["--with-extras"]
     with TemporaryDirectory() as name, ThreadingHTTPServer(("127.0.0.1", 0), Site) as site:
         Thread(target=site.serve_forever, daemon=True).start()
         folder = Path(name)
         (folder / "scrapy.cfg").write_text("[settings]\ndefault = project_settings\n")
         (folder / "project_settings.py").write_text(SETTINGS)
-        urls = [f"http://127.0.0.1:{site.server_port}/{n}\n" for n in range(PAGES)]
-        (folder / "urls.txt").write_text("".join(urls))
+        (folder / "urls.txt").write_text("\n".join(pages(site.server_port)))
         (folder / "list.parquet").write_bytes(b"PAR1")
         where = subprocess.run(
             [sys.executable, "-I", "-c", "import scrapy_batcher as s; print(s.__file__, s.__version__)"],
@@ -124,8 +159,11 @@ def main() -> None:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             list(pool.map(lambda reactor: check_crawl(folder, reactor), REACTORS))
             list(pool.map(lambda feature: check_sentence(folder, feature), features))
+        if has_extras:
+            check_extras(folder, site.server_port)
         site.shutdown()
     seen = [f"a job on {', on '.join(REACTORS)}", *(f"without {feature}" for feature in features)]
+    seen += ["all extras"] if has_extras else []
     print(f"Python {sys.version.split()[0]}, Scrapy {version('scrapy')}: {'; '.join(seen)}")
 
 

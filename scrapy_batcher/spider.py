@@ -129,7 +129,8 @@ class BatchSpider(scrapy.Spider):
             **overrides,
         )
 
-    def parse(self, response: Response, **kwargs: Any) -> Any:
+    # All arguments that there may be, which is how a type checker is told that a subclass's need not take them.
+    def parse(self, response: Response, *args: Any, **kwargs: Any) -> Any:
         """What becomes of a page: items, further requests, or both; by default one `BatchItem`.
 
         With ``BATCHER_BODIES`` the default has to be awaited: its item has the file that the body is in.

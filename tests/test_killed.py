@@ -166,48 +166,43 @@ PIPELINE = """
 import sqlite3
 from scrapy_batcher import BatchSpider
 
-class Table:
-    def __init__(self):
-        self.table = sqlite3.connect("table.sqlite", isolation_level=None)
-        self.table.execute("CREATE TABLE IF NOT EXISTS page (id INTEGER PRIMARY KEY, url TEXT, times DEFAULT 1)")
 
-    def process_item(self, item):
-        add = "INSERT INTO page (id, url) VALUES (:id, :url) ON CONFLICT (id) DO UPDATE SET times = times + 1"
-        self.table.execute(add, item)
-        return item
-
-class Rows(BatchSpider):
-    name = "rows"
-    custom_settings = {"ITEM_PIPELINES": {Table: 1}}
+class Numbered(BatchSpider):
+    name = "numbered"
 
     def parse(self, response):
-        yield {"id": response.meta["batcher_target"].id, "url": response.url}
+        return {"id": response.meta["batcher_target"].id, "url": response.url}
+
+
+class Database:
+    def open_spider(self):
+        self.db = sqlite3.connect("pages.sqlite", isolation_level=None)
+        self.db.execute("CREATE TABLE IF NOT EXISTS page (id INTEGER PRIMARY KEY, url, times DEFAULT 1)")
+
+    def process_item(self, item):
+        upsert = "INSERT INTO page (id, url) VALUES (:id, :url) ON CONFLICT DO UPDATE SET times = times + 1"
+        self.db.execute(upsert, item)
+        return item
+
+    def close_spider(self):
+        self.db.close()
 """
 
 
-def test_a_pipeline_s_database(project: Project, server: MockServer) -> None:
-    """After a crash nothing is missing in a pipeline's database; what comes there again has the id that it had."""
-    urls = [server.url(f"page/{n}") for n in range(40)]
-    project.write("urls.txt", "\n".join(urls))
-    project.write("rows.py", PIPELINE)
-    command = ("runspider", "rows.py", "-a", "urls=urls.txt")
-    written = CHECKPOINT - 1
-    server.control(f"allow?more={written}")
-    process = project.popen(*command, settings=SETTINGS)
-
-    def rows() -> list[tuple[int, str, int]]:
-        with sqlite3.connect(project.path / "table.sqlite") as table:
-            exists = table.execute("SELECT name FROM sqlite_master").fetchall()
-            return table.execute("SELECT id, url, times FROM page ORDER BY id").fetchall() if exists else []
-
-    wait_until(lambda: len(rows()) == written, process)
-    process.kill()
-    process.communicate()
-    server.control("allow?more=1000")
-    last = project.scrapy(*command, settings=SETTINGS)
-    assert last.status == 0, last.log
-    assert [row[:2] for row in rows()] == list(enumerate(urls, 1))
-    assert sum(times - 1 for _, _, times in rows()) <= written
+def test_a_database_of_a_pipeline(project: Project, server: MockServer) -> None:
+    """After a crash the items that no checkpoint had reached come to a pipeline once more, under the same id."""
+    pages = [server.url(f"page/{n}") for n in range(40)]
+    project.write("urls.txt", "".join(f"{url}\n" for url in pages))
+    project.write("project_spiders.py", (project.path / "project_spiders.py").read_text() + PIPELINE)
+    settings = {**SETTINGS, "ITEM_PIPELINES": json.dumps({"project_spiders.Database": 1})}
+    command = ("crawl", "numbered", "-a", "urls=urls.txt")
+    assert project.scrapy(*command, settings={**settings, "DIE_AT": "before the commit"}).status == STATUS
+    assert project.scrapy(*command, settings=settings).status == 0
+    database = sqlite3.connect(project.path / "pages.sqlite")
+    rows = list(database.execute("SELECT id, url, times FROM page ORDER BY id"))
+    database.close()
+    assert [row[:2] for row in rows] == list(enumerate(pages, 1))
+    assert 0 < sum(times - 1 for *_, times in rows) <= CHECKPOINT + WIDTH
 
 
 def test_two_processes_on_one_job(project: Project, server: MockServer) -> None:
@@ -296,6 +291,19 @@ def test_no_room_for_a_feed(project: Project, server: MockServer) -> None:
     with (project.path / "items.csv").open(newline="") as file:
         assert Counter(row[0] for row in csv.reader(file)) == Counter(["url", *urls])
     assert full.log.count("No space left") + full.log.count("File too large") <= 8, "it is not said for each page"
+
+
+def test_no_room_for_a_feed_without_a_job(project: Project, server: MockServer) -> None:
+    """Without a job directory it is Scrapy's feed: what it cannot take is an error in the log, and missing there."""
+    project.write("urls.txt", "".join(f"{server.url(f'page/{n}?size=90000')}\n" for n in range(40)))
+    settings = {name: value for name, value in SETTINGS.items() if name != "JOBDIR"}
+    process = project.popen(
+        "crawl", "batch", "-a", "urls=urls.txt", "-o", "items.jsonl", settings=settings, **limited(1_000_000)
+    )
+    log = process.communicate(timeout=100)[1].decode()
+    assert "40 read = 40 fetched + 0 failed + 0 skipped + 0 pending" in log
+    assert "File too large" in log
+    assert (project.path / "items.jsonl").stat().st_size <= 1_000_000
 
 
 @pytest.mark.parametrize("room", [150_000, 200_000])

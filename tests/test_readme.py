@@ -47,7 +47,7 @@ _SHOWN_BY = {
     "WARC": ["test_files_killed.py::test_without_a_job", "test_files_killed.py::test_killed_again_and_again"],
     "items in a pipeline's database": [
         "test_cooperator_paths.py::test_a_job_ends_with_its_pipelines",
-        "test_killed.py::test_a_pipeline_s_database",
+        "test_killed.py::test_a_database_of_a_pipeline",
     ],
     "remote feeds, JSON arrays, XML, Parquet": [
         "test_parquet.py::test_a_crawl",
@@ -59,7 +59,12 @@ _SHOWN_BY = {
         "test_rests.py::test_a_rest_goes_on_after_a_restart",
         "test_retries.py::test_a_retry_that_is_not_due_waits_over_a_restart",
     ],
-    "a disk that is full": ["test_killed.py::test_no_room_for_a_feed", "test_files_killed.py::test_no_room"],
+    "a disk that is full": [
+        "test_killed.py::test_no_room_for_a_feed_without_a_job",
+        "test_killed.py::test_no_room_for_a_feed",
+        "test_killed.py::test_no_room_for_the_ledger",
+        "test_files_killed.py::test_no_room",
+    ],
 }
 
 

@@ -20,8 +20,8 @@ class Shard:
 
     :param number: which part, from 1
     :param count: how many parts there are; one is the whole list
-    :param by: which rows stay together: ``host`` keeps a host's rows in one shard, so what one process keeps exactly for
-        each host (its limits, say), all of them together do, too; ``url`` may divide a host
+    :param by: which rows stay together: ``host`` keeps a host's rows in one shard, so what one process keeps exactly
+        for each host (its limits, say), all together do, too; ``url`` may divide a host
     """
 
     number: int = 1

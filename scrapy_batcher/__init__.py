@@ -3,18 +3,18 @@
 ===============================  ============================================================================
 `Addon`                          switches everything on: ``ADDONS = {"scrapy_batcher.Addon": 300}``
 `BatchSpider`, `BatchItem`       the spider ``batch``, and what a page becomes
-`SemaphoreMiddleware`            at most N downloads in flight in all, and at most n per host
+`SemaphoreMiddleware`            at most N downloads in flight in total, and at most n per host
 `LimitsPriorityQueue`            a scheduler's queue that gives out what may be downloaded now
-`limits_of`, `Limit`             the limits of a crawler, to be looked at and changed while it runs; one of them
-`PostponeMiddleware`             has retries wait in the ledger
-`RecordMiddleware`               has what was sent and received go into the WARC file
+`limits_of`, `Limit`             the limits of a crawler, which can be changed while it runs; one such limit
+`PostponeMiddleware`             makes retries wait in the ledger
+`RecordMiddleware`               records what was sent and received in the WARC file
 `fast.curl.CurlDownloadHandler`  downloads with libcurl; with the extra ``fast``
-`MetricsExtension`               tells Prometheus of a spider; with the extra ``metrics``
-`CooperatorExtension`            N workers on one shared iterator: requests come into being one by one
+`MetricsExtension`               reports to Prometheus; with the extra ``metrics``
+`CooperatorExtension`            N workers on one shared iterator: each request is made when its turn comes
 `Target`, `Source`, `Shard`      a row of the list, the list, and a part of it for one of several processes
-`Outcome`, `Totals`              what became of a target, and of all of them
+`Outcome`, `Totals`              how one target ended, and how all of them did
 `signals.batch_finished`         sent with the `Totals` when the last visit is over
-`StartError`                     why a batch could not start
+`StartError`                     says why a batch could not start
 ===============================  ============================================================================
 """
 

@@ -48,9 +48,9 @@ _FEED_PARTS: dict[str, dict[str, type]] = {
 
 
 class Addon:
-    """A Scrapy add-on that puts every part where it belongs.
+    """A Scrapy add-on that adds every part in the right order.
 
-    A part that the project has put somewhere by hand stays there. With ``BATCHER_ENABLED=False`` each part switches
+    A part that the project has ordered by hand stays where it is. With ``BATCHER_ENABLED=False``, each part switches
     itself off.
     """
 
@@ -63,9 +63,10 @@ class Addon:
             settings.set("SPIDER_MODULES", [SPIDERS, *modules], priority=settings.getpriority("SPIDER_MODULES") or 0)
 
     def update_settings(self, settings: Settings) -> None:
-        """Put the middleware last, nearest the downloader, and the extensions first, so that what is wrong with a job
-        directory is not Scrapy's to find, nor any job opened when there can be no metrics; and the storage and the
-        exporters that let a job go on with a feed."""
+        """Add the middlewares and extensions, and the feed storage and exporters with which a job can continue a feed.
+
+        The semaphore comes last, nearest the downloader. The extensions come first: so a faulty job directory is found
+        by us, not by Scrapy, and no job is opened if its metrics cannot be."""
         settings.setdefault_in_component_priority_dict("DOWNLOADER_MIDDLEWARES", SemaphoreMiddleware, 1000)
         settings.setdefault_in_component_priority_dict("DOWNLOADER_MIDDLEWARES", RecordMiddleware, 999)
         settings.setdefault_in_component_priority_dict("DOWNLOADER_MIDDLEWARES", PostponeMiddleware, 0)

@@ -1,4 +1,4 @@
-"""``scrapy batcher``: what there is to do with jobs besides running them."""
+"""``scrapy batcher``: commands that look at jobs."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class BatcherCommand(ScrapyCommand):
         return "COMMAND ..."
 
     def short_desc(self) -> str:
-        return "Look at the jobs of batches"
+        return "Show the status and results of batch jobs"
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         super().add_options(parser)
@@ -52,12 +52,16 @@ class BatcherCommand(ScrapyCommand):
 
         def add_file(command: argparse.ArgumentParser) -> None:
             # Not as -o, -O and --output of scrapy crawl, which have another meaning, and a name of their own here.
-            command.add_argument("-o", dest="file", metavar="FILE", help="where to write it (default: -, stdout)")
+            command.add_argument("-o", dest="file", metavar="FILE", help="the file to write (default: -, for stdout)")
 
-        add("status", "how far jobs are, each and all together; also while they run", lambda opts: status(opts.jobdirs))
+        add(
+            "status",
+            "show how far jobs are, each and all together; also while they run",
+            lambda opts: status(opts.jobdirs),
+        )
         command = add(
             "failures",
-            "the targets that were not fetched, as lines of a failures file, which is itself a list",
+            "write the targets that were not fetched, as a failures file, which can be fetched as a list",
             lambda opts: failures(opts.jobdirs, opts.outcome),
         )
         command.add_argument(
@@ -65,13 +69,13 @@ class BatcherCommand(ScrapyCommand):
             type=_outcomes,
             default=("failed", "skipped"),
             metavar="OUTCOMES",
-            help="only those that ended so: failed, or single ones, failed/timeout,failed/dns",
+            help="only these outcomes: failed, or single ones such as failed/timeout,failed/dns",
         )
         add_file(command)
-        command = add("export", "every target, and what became of it", lambda opts: export(opts.jobdirs, opts.format))
-        command.add_argument("--format", choices=FORMATS, default=FORMATS[0], help="(default: %(default)s)")
+        command = add("export", "write every target with its outcome", lambda opts: export(opts.jobdirs, opts.format))
+        command.add_argument("--format", choices=FORMATS, default=FORMATS[0], help="default: %(default)s")
         add_file(command)
-        command = add("report", "a page in HTML that shows how it went", lambda opts: page(Report.of(opts.jobdirs)))
+        command = add("report", "write an HTML page on how jobs went", lambda opts: page(Report.of(opts.jobdirs)))
         add_file(command)
 
     def run(self, args: list[str], opts: argparse.Namespace) -> None:

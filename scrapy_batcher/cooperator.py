@@ -1,8 +1,8 @@
-"""N workers on one shared iterator of claims: requests come into being one by one, each when its turn has come.
+"""N workers share one iterator of claims. A request is made only when its turn has come.
 
-Example 8 of the batching walk-through this project grew from. Handing the *same* iterator to ``Cooperator.coiterate`` N
-times makes N workers: each takes the next claim when its last one is done with, so there are never more than N
-requests, however long the list. One that finds a claim at once goes on with it in the same Deferred.
+Example 8 of the batching walk-through this project grew from. Passing the *same* iterator to ``Cooperator.coiterate`` N
+times makes N workers. Each takes the next claim when it is done with its last one, so there are never more than N
+requests, however long the list. A worker that finds a claim at once continues with it in the same Deferred.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ _POLL = 0.1  # seconds until workers that wait look again
 
 
 class CooperatorExtension:
-    """An extension that runs the batch of a spider, when the spider asks it to; for other spiders it does nothing.
+    """An extension that runs a spider's batch when the spider asks it to. It does nothing for other spiders.
 
-    :param config: ``concurrency`` is the number of workers: how many targets are worked on at once
+    :param config: ``concurrency`` is the number of workers, and so of targets that are worked on at once
     :param books: those of the spider's batch, if it has one
     """
 
@@ -95,23 +95,23 @@ class CooperatorExtension:
 
     @property
     def books(self) -> Books | None:
-        """Those of the spider's batch; ``None`` when it has no list."""
+        """The books of the spider's batch; ``None`` if it has no list."""
         return self._books
 
     def on_the_way(self, request: Request) -> None:
-        """See whether *request* can be gone on with, when it is one of a visit (`Visits.on_the_way`)."""
+        """See whether *request* can continue now, if it is part of a visit (`Visits.on_the_way`)."""
         if self._visits:
             self._visits.on_the_way(request)
 
     def visit_of(self, request: Request) -> Visit | None:
-        """The visit that *request*, which is not downloaded yet, was made for."""
+        """The visit that *request*, which has not been downloaded yet, was made for."""
         return self._visits.visit_of(request) if self._visits else None
 
     async def run(self, spider: Batch) -> Totals:
-        """Fetch the whole list of *spider*; returns when the last visit is over.
+        """Fetch the whole list of *spider*, and return when the last visit is over.
 
-        Cancelled (Scrapy cancels a spider's ``start()`` when it is told to stop), the batch still ends in order: no
-        more claims, and what is in flight is finished and settled before the spider closes.
+        Scrapy cancels a spider's ``start()`` when it is told to stop. If this is cancelled, the batch still ends in
+        order: nothing more is claimed, and what is in flight is finished and settled before the spider closes.
         """
         over: Deferred[Totals] = Deferred()
         deferred_from_coro(self._run(spider)).addBoth(over.callback)
@@ -276,7 +276,7 @@ class CooperatorExtension:
         return min(_POLL, self._turns.soonest if self._turns else _POLL)
 
     def cannot_keep(self, error: Exception) -> bool:
-        """End the batch, if there is one, because of *error*: Scrapy could not keep a further request."""
+        """End the batch, if there is one, because Scrapy could not keep a further request; *error* says why."""
         if self._books:
             self._books.fail(error)
         return self._books is not None

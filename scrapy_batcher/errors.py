@@ -1,4 +1,4 @@
-"""What keeps a batch from starting, said in one sentence."""
+"""The error that keeps a batch from starting, with one sentence that says why."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ logger = logging.getLogger(__name__)
 
 
 class StartError(UsageError):
-    """The batch cannot start. The message says what is wrong, with the offending value, and what to do about it.
+    """The batch cannot start. The message says what is wrong, quotes the value at fault, and says what to do.
 
-    Raised while the spider or the extension is created, so ``scrapy crawl`` exits with a non-zero status.
+    It is raised while the spider or the extension is created, so ``scrapy crawl`` exits with a non-zero status.
     """
 
 
 def refuse(sentence: str) -> StartError:
     """Log *sentence* and return the error to raise.
 
-    Nobody awaits the crawl that ``scrapy crawl`` starts, so asyncio and Twisted report its exception once more when
-    it is garbage-collected, with a traceback that says nothing to whoever mistyped a path: that report is dropped.
+    Nobody awaits the crawl that ``scrapy crawl`` starts. So asyncio and Twisted report its exception once more when it
+    is garbage-collected. That report is dropped, because its traceback does not help someone who mistyped a path.
     """
     logger.error(sentence)
     for name in ("asyncio", "twisted"):

@@ -1,4 +1,4 @@
-"""What a fetched page becomes."""
+"""The item for a fetched page."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from scrapy_batcher.redact import redact
 
 @dataclass(init=False, repr=False, eq=False)
 class BatchItem:
-    """A page: the fields that ``BATCHER_FIELDS`` chooses, and the columns of its row."""
+    """A page, with the fields that ``BATCHER_FIELDS`` chooses and the columns of its row."""
 
     def __eq__(self, other: object) -> bool:
         return type(other) is type(self) and vars(other) == vars(self)
@@ -34,10 +34,10 @@ class BatchItem:
 
 
 class Body(NamedTuple):
-    """The file that has the body of a page.
+    """The file that contains the body of a page.
 
-    :param path: from the folder ``BATCHER_BODIES``, with slashes
-    :param sha256: of its content, in hexadecimal digits
+    :param path: relative to the folder ``BATCHER_BODIES``, with slashes
+    :param sha256: the hash of its content, in hexadecimal digits
     """
 
     path: str
@@ -55,11 +55,11 @@ def make_item(
     """The item for *response*.
 
     :param target: the row it was fetched for
-    :param fields: of `config.FIELDS`
+    :param fields: some of `config.FIELDS`
     :param columns: whether the row's other columns become fields, under their names; one that collides with a field,
-        or starts with two underscores, is prefixed with ``row_``
-    :param body: where its body is, if that is in a file; the field ``path`` needs it
-    :param without: columns that do not
+        or starts with two underscores, gets the prefix ``row_``
+    :param body: the file that the body is in, if there is one; the field ``path`` needs it
+    :param without: columns that do not become fields
     """
     text = None if _TEXT.isdisjoint(fields) else _text_of(response)
     values = {name: _FIELDS[name](target, response, body, text) for name in fields}

@@ -1,4 +1,4 @@
-"""What a spider does is told to Prometheus, when ``BATCHER_METRICS`` says where."""
+"""Reports what a spider does to Prometheus, if ``BATCHER_METRICS`` says where."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 
 class MetricsExtension:
-    """An extension that has Prometheus told of a spider while it is open: of its limits, and of its batch if it has
-    one. Off unless ``BATCHER_METRICS`` is set: then not even prometheus_client is imported.
+    """An extension that reports to Prometheus while a spider is open: its limits, and its batch if it has one. It is
+    off unless ``BATCHER_METRICS`` is set. When it is off, prometheus_client is not even imported.
     """
 
     def __init__(self, measures: Measures, outlet: Endpoint | Textfile) -> None:
@@ -31,7 +31,7 @@ class MetricsExtension:
     @classmethod
     def from_crawler(cls, crawler: Crawler) -> MetricsExtension:
         """
-        :raises StartError: when prometheus_client is missing, or nothing can be served or written there
+        :raises StartError: if prometheus_client is missing, or nothing can be served or written there
         """
         try:
             config = Config.from_settings(crawler.settings)

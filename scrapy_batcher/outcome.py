@@ -1,4 +1,4 @@
-"""What became of a target: a response or an exception becomes an `Outcome`. Pure: it logs and stores nothing."""
+"""Makes an `Outcome` of a response or an exception. Pure: it logs and stores nothing."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ NAMES = (
     "skipped/robots",
     "skipped/unsupported-scheme",
 )
-"""The outcomes there are, but for ``failed/http-404`` and those of other statuses."""
+"""All outcomes, except ``failed/http-404`` and those of other statuses."""
 
 _ERROR_LENGTH = 500  # characters of an error's text that are kept
 
@@ -123,11 +123,11 @@ NO_ANSWER = Answer()
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one target.
+    """How one target ended.
 
     :param name: ``fetched``, ``failed/why`` or ``skipped/why``
     :param status: the HTTP status of the last response, if there was one
-    :param error: one line that says what went wrong, free of passwords
+    :param error: one line that says what went wrong, without passwords
     """
 
     name: str
@@ -141,7 +141,7 @@ class Outcome:
 
 
 def outcome_of(exception: BaseException) -> Outcome:
-    """The outcome of a target whose download, or whose response on its way to the callback, ended in *exception*."""
+    """The outcome of a target whose download, or whose response on the way to the callback, raised *exception*."""
     if isinstance(exception, HttpError):
         status = exception.response.status
         # As Python knows them: Twisted, whom Scrapy asks, has no words for 429.
@@ -150,7 +150,7 @@ def outcome_of(exception: BaseException) -> Outcome:
 
 
 def refusal(target: Target, config: Config) -> Outcome | None:
-    """Why *target* is not even tried, ``None`` when it is."""
+    """The outcome of a *target* that is not even tried; ``None`` if it is to be tried."""
     if target.error:
         return Outcome("skipped/invalid", error=target.error)
     scheme = target.url.partition(":")[0].lower()
@@ -164,9 +164,9 @@ def refusal(target: Target, config: Config) -> Outcome | None:
 
 
 def failure_names(text: str) -> tuple[str, ...]:
-    """The outcomes that *text* names, with commas between: ``failed`` for all such, or ``failed/why``.
+    """The outcomes that *text* names, separated by commas: ``failed`` for all failures, or ``failed/why``.
 
-    :raises ValueError: when one of them is none, with a sentence
+    :raises ValueError: if one of them is not such an outcome, with a sentence
     """
     names = tuple(name.strip() for name in text.split(",") if name.strip())
     for name in names:
@@ -193,7 +193,7 @@ def error_text(exception: BaseException) -> str:
 
 
 def attempts_of(request: Request) -> int:
-    """How often the target of *request* was tried: once, and once more for each retry."""
+    """How often the target of *request* was tried: once, plus once for each retry."""
     return 1 + retries_of(request)
 
 
@@ -203,7 +203,7 @@ def retries_of(request: Request) -> int:
 
 
 def exception_of(failure: Failure) -> BaseException:
-    """What *failure* was made of."""
+    """The exception in *failure*."""
     assert failure.value is not None
     return failure.value
 

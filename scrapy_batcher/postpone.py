@@ -1,4 +1,4 @@
-"""A retry, and a redirect to where there is no room, do not wait in a worker: they end the visit until later."""
+"""A retry, or a redirect to where there is no room, does not wait in a worker: it ends the visit until later."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ from scrapy_batcher.cooperator import CooperatorExtension
 
 
 class PostponeMiddleware:
-    """A downloader middleware that has a batch look at each further request of a visit, before anything else does.
-    Order it first: ``{"scrapy_batcher.PostponeMiddleware": 0}``.
+    """A downloader middleware that shows the batch each further request of a visit, before any other middleware sees
+    it. Order it first: ``{"scrapy_batcher.PostponeMiddleware": 0}``.
 
-    Whether there is a retry, and where a redirect goes, is decided by Scrapy's middlewares, or the project's; when, is
-    decided here.
+    Scrapy's middlewares, or the project's, decide whether to retry, and where a redirect goes. This one decides when.
     """
 
     def __init__(self, cooperator: CooperatorExtension) -> None:

@@ -1,4 +1,4 @@
-"""The scheduler's queue for ordinary spiders: it gives out what may be downloaded now, and every host has its turn."""
+"""The scheduler's queue for ordinary spiders: it gives out what may be downloaded now, one host after another."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from scrapy_batcher.throttling.rules import rules_of
 class LimitsPriorityQueue(DownloaderAwarePriorityQueue):
     """A class for ``SCHEDULER_PRIORITY_QUEUE`` that asks our limits which request may begin.
 
-    Scrapy's own takes a host whose requests wait for a permit for idle, and prefers it; and it looks at every host each
-    time. Here a host that is full, or rests, is not looked at until that is over. On the disk it is Scrapy's own: a
-    queue for each host, and for each priority in it.
+    Scrapy's own queue takes a host whose requests wait for a permit for idle, and prefers it. It also looks at every
+    host each time. This one does not look at a host that is full, or rests, until that is over. On disk it is the same
+    as Scrapy's: a queue for each host, and for each priority in it.
 
-    What is used of ``DownloaderAwarePriorityQueue`` without being documented, checked on Scrapy 2.18.0 and 2.19.0:
-    ``pqueues``, ``pqfactory()``, and ``key`` of the queues that it makes. tests/test_queue.py fails when one goes away.
+    It uses these undocumented parts of ``DownloaderAwarePriorityQueue``, checked on Scrapy 2.18.0 and 2.19.0:
+    ``pqueues``, ``pqfactory()``, and ``key`` of the queues that it makes. tests/test_queue.py fails if one goes away.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""`RecordMiddleware`: each response, as the download handler gave it, goes into the WARC file, if there is one."""
+"""`RecordMiddleware`: writes each response to the WARC file, if there is one, as the download handler gave it."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from scrapy_batcher.outputs.archive import Archive, archives
 
 
 class RecordMiddleware:
-    """A downloader middleware that keeps what was sent to a server, and what came back, in ``BATCHER_WARC``.
+    """A downloader middleware that records what was sent to a server, and what came back, in ``BATCHER_WARC``.
 
-    Order it right before `SemaphoreMiddleware`, which is last: ``{"scrapy_batcher.RecordMiddleware": 999}``. There a
-    body is as it was sent, compressed or not, and a redirect, a robots.txt and a page that is tried again are responses
-    of their own. What a cache answers never comes by.
+    Order it right before `SemaphoreMiddleware`, which is last: ``{"scrapy_batcher.RecordMiddleware": 999}``. There, a
+    body is as it was sent, compressed or not. Redirects, robots.txt and retries are responses of their own. Responses
+    from a cache never come by.
 
-    The records of a target's requests are in the file when it is settled, or put back to be tried again; those of
-    other requests, at once.
+    The records of a target's requests are written when the target is settled, or put back to be tried again. Those of
+    other requests are written at once.
     """
 
     def __init__(self, cooperator: CooperatorExtension, archive: Archive) -> None:

@@ -1,4 +1,4 @@
-"""At most N downloads in flight in all and at most n per host, whoever asked for them.
+"""At most N downloads in flight in total, and at most n per host, whoever asked for them.
 
 Example 7 of the batching walk-through this project grew from: Twisted's `DeferredSemaphore`, here inside Scrapy.
 """
@@ -44,11 +44,11 @@ _ELSEWHERE = (_Stage.ON_ITS_WAY, _Stage.FAILED)
 
 
 class SemaphoreMiddleware:
-    """A downloader middleware that lets a request pass only with a permit of each limit it counts for, and takes them
-    back when the download is over, however it ends. Order it last, nearest the downloader:
+    """A downloader middleware that lets a request pass only with a permit for each limit it counts for. It takes the
+    permits back when the download is over, however that ends. Order it last, nearest the downloader:
     ``{"scrapy_batcher.SemaphoreMiddleware": 1000}``.
 
-    :param rules: which limits a request counts for, and what becomes of hosts that ask for rest
+    :param rules: which limits a request counts for, and how hosts that ask for rest are treated
     """
 
     def __init__(self, crawler: Crawler, config: Config, rules: Rules) -> None:
@@ -174,7 +174,7 @@ class SemaphoreMiddleware:
     # -- requests that do not come, and those that do not come back --------------------------------------------
 
     def expect(self, request: Request) -> None:
-        """Reserve what *request*, which is about to be downloaded, will need."""
+        """Reserve the permits that *request*, which is about to be downloaded, will need."""
         keys = self._rules.known_keys_of(request)
         if keys and self.limits.reserve(request, keys):
             self._expected.add(request)
@@ -209,7 +209,7 @@ class SemaphoreMiddleware:
     # -- a look from outside ---------------------------------------------------------------------------------
 
     def statistics(self) -> dict[str, LimiterStatistics]:
-        """A look at every limit that is in use, by key: ``"*"``, ``"host:…"``, and names of your own."""
+        """The state of every limit that is in use, by key: ``"*"``, ``"host:…"``, and names of your own."""
         return self.limits.statistics()
 
     def update_telnet_vars(self, telnet_vars: dict[str, object]) -> None:

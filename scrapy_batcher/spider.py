@@ -1,4 +1,4 @@
-"""A target becomes a request, a response an item, a failure a logged outcome."""
+"""`BatchSpider`: makes requests of targets, items of responses, and logged outcomes of failures."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ class BatchSpider(scrapy.Spider):
 
     Subclasses override `parse`, `make_request` and `on_failure`.
 
-    :param urls: the list: a path, a location that fsspec knows, or ``-`` for stdin; several files, and patterns, with
-        commas between, as `locations.locations_in` takes them
-    :param format: its format, as `Source` takes it; by default what each file's name says
+    :param urls: the list: a path, a location that fsspec knows, or ``-`` for stdin; or several files and patterns,
+        separated by commas, as `locations.locations_in` takes them
+    :param format: its format, as `Source` takes it; by default, told from each file's name
     :param url_field: the column that holds the URL
-    :param failures: path of the failures file; by default what ``BATCHER_FAILURES`` says
-    :param shard: the part of the list that this process works on: ``2/8`` for the second of eight; by default all of it
-    :param retry: outcomes that are tried again when the list is through: ``failed``, or ``failed/timeout,failed/dns``
-    :raises StartError: when there is no list, or it cannot be read, or an argument has a value that cannot be used
+    :param failures: path of the failures file; by default, the setting ``BATCHER_FAILURES``
+    :param shard: the part of the list that this process works on: ``2/8`` for the second of eight; by default, all
+    :param retry: outcomes to try again once the list is done: ``failed``, or single ones: ``failed/timeout,failed/dns``
+    :raises StartError: if there is no list, it cannot be read, or an argument has a value that cannot be used
     """
 
     name = "batch"
@@ -85,7 +85,7 @@ class BatchSpider(scrapy.Spider):
 
     @classmethod
     def update_settings(cls, settings: BaseSettings) -> None:
-        """Switch scrapy-batcher on, and what suits a spider with one item a page: the project's own settings win."""
+        """Switch scrapy-batcher on, and set what suits one item a page; the project's own settings take precedence."""
         super().update_settings(settings)
         settings.setdefault_in_component_priority_dict("ADDONS", Addon, 300)
         # As custom_settings would: at a lower priority the crawler process puts its own value back.
@@ -100,7 +100,7 @@ class BatchSpider(scrapy.Spider):
         settings.set("RETRY_GIVE_UP_LOG_LEVEL", "DEBUG", priority="addon")
 
     async def start(self) -> AsyncIterator[Any]:
-        """Wait while the extension runs the batch; without it, send the requests as any spider does, lazily."""
+        """Wait while the extension runs the batch. Without the extension, yield the requests lazily, to Scrapy."""
         cooperator = self.crawler.get_extension(CooperatorExtension)
         if cooperator is None:
             self.logger.warning("CooperatorExtension is off: there will be no totals, and no files but feeds")
@@ -112,10 +112,10 @@ class BatchSpider(scrapy.Spider):
             await cooperator.run(self)
 
     def make_request(self, target: Target) -> Request:
-        """The request for *target*, with what its columns say of it where ``BATCHER_OVERRIDES`` lets them. A user name
+        """The request for *target*. The columns that ``BATCHER_OVERRIDES`` allows decide how it is sent. A user name
         and password in its URL become an ``Authorization`` header, so that no log shows them.
 
-        :raises ValueError: when the URL cannot be requested; the target is then ``skipped/invalid``
+        :raises ValueError: if the URL cannot be requested; the target is then ``skipped/invalid``
         """
         url, headers = _without_credentials(target.url)
         overrides = overrides_of(target, self._config.overrides) if self._config.overrides else {}
@@ -131,20 +131,20 @@ class BatchSpider(scrapy.Spider):
 
     # All arguments that there may be, which is how a type checker is told that a subclass's need not take them.
     def parse(self, response: Response, *args: Any, **kwargs: Any) -> Any:
-        """What becomes of a page: items, further requests, or both; by default one `BatchItem`.
+        """Return items, further requests, or both, for a page; by default, one `BatchItem`.
 
-        With ``BATCHER_BODIES`` the default has to be awaited: its item has the file that the body is in.
+        With ``BATCHER_BODIES``, the default has to be awaited, because it writes the body to a file first.
         """
         if self._config.bodies:
             return self._parse_saved(response)
         return self._items(response)
 
     async def save_body(self, response: Response) -> Body:
-        """Write the body of *response* to a file in ``BATCHER_BODIES``. A target has one such file: that of its page,
-        which the page of a further request with the target in its meta would replace.
+        """Write the body of *response* to a file in ``BATCHER_BODIES``. A target has one such file, for its own page. A
+        further request with the target in its meta would replace it.
 
-        :raises RuntimeError: when there is no such folder, or no target
-        :raises Exception: when it cannot be written; the batch then ends, and its target stays pending
+        :raises RuntimeError: if there is no such folder, or *response* has no target
+        :raises Exception: if the file cannot be written; the batch then ends, and the target stays pending
         """
         if (bodies := bodies_of.get(self.crawler)) is None:
             raise RuntimeError(
@@ -162,10 +162,10 @@ class BatchSpider(scrapy.Spider):
         return [make_item(target, response, config.fields, config.columns, body, config.overrides)]
 
     def on_failure(self, failure: Failure) -> Any:
-        """What becomes of a failure, after all retries: by default one line in the log.
+        """Called with a failure, after all retries; by default, logs one line.
 
-        ``failure.value`` is the exception; ``failure.request.meta["batcher_target"]`` the target. Whatever this
-        returns, the outcome is counted and recorded.
+        ``failure.value`` is the exception, and ``failure.request.meta["batcher_target"]`` is the target. The outcome is
+        counted and recorded, whatever this returns.
         """
         request: Request = failure.request  # type: ignore[attr-defined]  # the last one made for the target
         exception = exception_of(failure)

@@ -372,7 +372,7 @@ def test_in_a_project_and_outside(request: pytest.FixtureRequest, tmp_path: Path
     """The command is there in a project and outside; Scrapy lists it."""
     project = request.getfixturevalue("project") if inside else Project(tmp_path)
     job(tmp_path / "job", FETCHED)
-    assert "batcher       Look at the jobs of batches" in project.scrapy().output
+    assert "batcher       Show the status and results of batch jobs" in project.scrapy().output
     assert ask(project, "job").output.startswith("job: finished\n")
 
 

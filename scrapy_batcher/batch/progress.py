@@ -1,4 +1,4 @@
-"""What a job's targets have become so far, and in the end: totals, and a summary that a person reads."""
+"""How a job's targets have ended, so far and at the close: counts, totals, and a summary for people."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from scrapy_batcher.outcome import FETCHED
 
 
 class Counts:
-    """How many targets a job has, and what became of them so far: what its ledger will say after the next checkpoint.
+    """How many targets a job has, and how they ended so far: what its ledger will say after the next checkpoint.
 
     :param tally: what the ledger counts now (`Ledger.tally`)
     :param complete: whether the list was read to its end
     :ivar read: targets that were read
     :ivar outcomes: how many ended in each outcome, by its name
-    :ivar before: how many of them did so in earlier runs; less those that were taken up again
-    :ivar unworked: outcomes without work of this run: those of earlier runs, but for what is tried again, and of rows
-        that are not even tried
+    :ivar before: how many of them did so in earlier runs, less those that were taken up again
+    :ivar unworked: outcomes that took no work in this run: those of earlier runs, less those that are tried again, and
+        those of rows that are not even tried
     """
 
     def __init__(self, tally: Mapping[str, int], *, complete: bool) -> None:
@@ -30,7 +30,7 @@ class Counts:
         self.unworked = self.done
 
     def take_up(self, name: str, number: int) -> None:
-        """So many targets that ended in the outcome *name* are tried once more, and do not count as ended there."""
+        """Take *number* targets with the outcome *name* out of the counts, because they are tried again."""
         self.before[name] -= number
         self.unworked -= number
 
@@ -61,14 +61,14 @@ class Counts:
 
 @dataclass(frozen=True)
 class Totals:
-    """What became of a batch, in all the runs that its job took.
+    """How the rows of a batch ended, over all runs of its job.
 
     :param read: rows read from the list
     :param outcomes: how many targets ended in each outcome, by its name
-    :param pending: targets that were read and have no outcome: the batch was closed before
+    :param pending: targets that were read and have no outcome, because the batch was closed first
     :param bytes: bytes in the bodies of the pages that this run fetched, after decompression
     :param seconds: from the start of this run to its end
-    :param error: why the list was not read, or not worked through, to its end; ``None`` when it was
+    :param error: why the list was not read, or not worked through, to its end; ``None`` if it was
     :param fetched_before: targets that earlier runs of the job have fetched
     :param complete: whether the list was read to its end
     """
@@ -101,7 +101,7 @@ class Totals:
 
     @classmethod
     def together(cls, parts: Iterable[Totals]) -> Totals:
-        """The totals of several jobs as those of one; of their times, the longest."""
+        """The totals of several jobs as one; its time is the longest of theirs."""
         parts = list(parts)
         tally: Counter[str] = Counter()
         for part in parts:

@@ -1,4 +1,4 @@
-"""The lines of a list become rows: each a `Target`, also those that something is wrong with."""
+"""Makes rows of the lines of a list: each is a `Target`, even one that is invalid."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ class Target:
 
     :param id: its place in the list, from 1; the same row has the same id in every run over the same list
     :param line: the number of its (first) line in the file, from 1
-    :param url: its URL as given; of an invalid row that has none, its text
+    :param url: its URL, as given; for an invalid row without one, its text
     :param columns: its other columns, by name
-    :param error: what is wrong with an invalid row, ``None`` for one that can be fetched
-    :param file: what its file is called, of a list that has several
+    :param error: what is wrong with an invalid row; ``None`` if it can be fetched
+    :param file: the name of its file, if the list has several
     """
 
     id: int
@@ -58,7 +58,7 @@ class Target:
 
     @property
     def where(self) -> str:
-        """Where it is in the list."""
+        """Its position in the list, in words."""
         return f"{self.file} line {self.line}" if self.file else f"line {self.line}"
 
 

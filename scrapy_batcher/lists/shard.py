@@ -1,4 +1,4 @@
-"""A list is divided among several processes: each row is in exactly one shard, whoever asks, and wherever."""
+"""Divides a list among several processes. Each row is in exactly one shard, in every process and on every machine."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _WRITTEN = re.compile(r"([0-9]{1,18})/([0-9]{1,18})")
 class Shard:
     """One of several parts of a list.
 
-    :param number: which, from 1
-    :param count: of how many; one is the whole list
-    :param by: what keeps rows together: ``host``, so that what is kept exactly for each host in one process is so in
-        all of them together; or ``url``, which divides a host, too
+    :param number: which part, from 1
+    :param count: how many parts there are; one is the whole list
+    :param by: which rows stay together: ``host`` keeps a host's rows in one shard, so what one process keeps exactly
+        for each host (its limits, say), all together do, too; ``url`` may divide a host
     """
 
     number: int = 1
@@ -32,7 +32,7 @@ class Shard:
     def parse(cls, text: str, by: str = BY[0]) -> Shard:
         """The shard that *text* names, ``2/8`` for the second of eight.
 
-        :raises ValueError: when it names none, with a sentence
+        :raises ValueError: if it does not name a shard, with a sentence
         """
         match = _WRITTEN.fullmatch(text)
         if not match or not 1 <= int(match[1]) <= int(match[2]):
@@ -40,7 +40,7 @@ class Shard:
         return cls(int(match[1]), int(match[2]), by)
 
     def has(self, target: Target) -> bool:
-        """Whether *target* is in this shard. A row without a host is told by its text, one without that by its line."""
+        """Whether *target* is in this shard. A row without a host goes by its text, one without text by its line."""
         if self.count == 1:
             return True
         host = host_in(target.url) if self.by == "host" else ""

@@ -1,4 +1,4 @@
-"""A list, of one file or of several one behind the other, becomes an iterator of `Target`s."""
+"""Reads a list, made of one file or of several in a row, as an iterator of `Target`s."""
 
 from __future__ import annotations
 
@@ -29,19 +29,18 @@ class SourceError(Exception):
 
 
 class Source:
-    """The list at *location*, or a shard of it: iterate over it once for its rows, invalid ones included.
+    """The list at *location*, or a shard of it. Iterate over it once to get its rows, including invalid ones.
 
-    :param location: a path, a location that fsspec knows, or ``-`` for stdin; several of them, and patterns, as
+    :param location: a path, a location that fsspec knows, or ``-`` for stdin; or several of them and patterns, as
         `locations_in` takes them
-    :param format: ``txt``, ``csv``, ``tsv``, ``jsonl``, ``sitemap``, ``parquet`` or ``arrow``, with ``.gz``, ``.bz2``,
-        ``.xz`` or ``.zst`` behind it when compressed (not the last two); ``None`` takes it from each file's name, and
-        where that says nothing from how the file begins
+    :param format: ``txt``, ``csv``, ``tsv``, ``jsonl``, ``sitemap``, ``parquet`` or ``arrow``; if compressed (not the
+        last two), followed by ``.gz``, ``.bz2``, ``.xz`` or ``.zst``. ``None`` tells it from each file's name, or else
+        from how the file begins
     :param url_field: the column that holds the URL (``txt`` and ``sitemap`` have none)
     :ivar shard: which of its rows are given; ``WHOLE`` for all of them
     :raises SourceError: at once, for whatever can be known before the first row: an unreadable file, an unknown
-        format, a compression that is not what the name says, a missing column. Of several files those that are local
-        are all looked into. Of stdin nothing is read before the first row is asked for, so that nobody waits for who
-        writes it
+        format, a compression that is not what the name says, a missing column. All local files are inspected. Nothing
+        is read from stdin before the first row is asked for, so nobody waits for whoever writes to it
     """
 
     def __init__(self, location: str, format: str | None = None, url_field: str = "url", shard: Shard = WHOLE) -> None:
@@ -68,16 +67,16 @@ class Source:
 
     @property
     def row_format(self) -> str:
-        """Its format; of several files, each that one of them has."""
+        """Its format; for several files, every format that one of them has."""
         return ", ".join(dict.fromkeys(part.row_format or "?" for part in self._parts))
 
     def resume(self, mark: Mark, spool: Path | None = None) -> None:
         """Begin where an earlier reading of the same list ended.
 
-        :param mark: how far that went, as `marked` has given it with the last row
+        :param mark: how far that reading went, as `marked` gave it with the last row
         :param spool: the file in which stdin is kept, so that it can be resumed
-        :raises SourceError: when it is not the same list up to there; of stdin, and of what is not in local files
-            alone, when its first row is asked for
+        :raises SourceError: if it is not the same list up to there; for stdin, and for lists that are not only in local
+            files, this is raised when the first row is asked for
         """
         self._goal = mark
         with self._complaining():
@@ -90,14 +89,14 @@ class Source:
     def __iter__(self) -> Iterator[Target]:
         """The rows, in the order of the list.
 
-        :raises SourceError: when the list breaks off; the rows before that have been given
+        :raises SourceError: if the list breaks off, after the rows before that
         """
         return (target for target, _ in self.marked())
 
     def marked(self) -> Iterator[tuple[Target, Mark]]:
-        """The rows, each with how far the list was read to have it.
+        """The rows, each with a mark of how far the list was read to get it.
 
-        :raises SourceError: when the list breaks off; the rows before that have been given
+        :raises SourceError: if the list breaks off, after the rows before that
         """
         # Whoever iterates closes: a thread that waits for a line cannot have its file closed by another one.
         with self._files.pop_all() as files, self._complaining():
@@ -112,11 +111,11 @@ class Source:
                 reading = self._next(reading, files)
 
     def is_file(self, path: str) -> bool:
-        """Whether the list, or a file of it, is the file at *path*, by whatever name, or as stdin."""
+        """Whether the file at *path*, under any name or as stdin, is the list or one of its files."""
         return os.path.exists(path) and any(os.path.samestat(os.stat(path), stat) for stat in self._stats)
 
     def close(self) -> None:
-        """Close the file of a list that nobody iterates over after all."""
+        """Close the file of a list that is not iterated over after all."""
         self._files.close()
 
     def __str__(self) -> str:

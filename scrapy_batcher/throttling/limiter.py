@@ -13,12 +13,12 @@ from scrapy_batcher.throttling.adaptive import Width
 class Limit:
     """What is allowed.
 
-    :param concurrency: downloads at once
-    :param rate: downloads begun a second, in the long run
-    :param burst: downloads that may be begun one right after the other when none was for a while
-    :param delay: seconds between the beginnings of two downloads
-    :param jitter: how much of the delay is random: 0.5 makes it between half of it and one and a half
-    :raises ValueError: when one of them allows nothing
+    :param concurrency: how many downloads may be in flight at once
+    :param rate: how many downloads may begin per second, in the long run
+    :param burst: how many downloads may begin right after one another, if none began for a while
+    :param delay: seconds between the starts of two downloads
+    :param jitter: how much of the delay is random: 0.5 makes it between half the delay and one and a half times it
+    :raises ValueError: if one of them allows nothing
     """
 
     concurrency: float = math.inf
@@ -41,7 +41,7 @@ class Limit:
 
     @property
     def seconds_each(self) -> float:
-        """How many seconds apart downloads can begin in the long run, if each takes one second."""
+        """How many seconds apart downloads begin in the long run, if each takes one second."""
         return max(1 / self.concurrency, 1 / self.rate, self.delay)
 
 

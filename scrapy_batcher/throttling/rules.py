@@ -1,4 +1,4 @@
-"""Which limits a request counts for, and a target that will become one."""
+"""Which limits a request counts for, and which ones a target will."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from scrapy_batcher.url import host_in, host_of
 from scrapy_batcher.values import ConfigError
 
 LIMITS_KEY = "batcher_limits"
-"""The key of ``request.meta`` under which are the names of further limits that a request counts for."""
+"""The key of ``request.meta`` that holds the names of further limits that a request counts for."""
 
 _LIMITS_PLACE = f"request.meta[{LIMITS_KEY!r}]"
 
@@ -119,7 +119,7 @@ class Rules:
 def rules_of(crawler: Crawler, config: Config) -> Rules:
     """The rules of *crawler*, made when they are first asked for.
 
-    :raises ConfigError: when its limits are shared, and one differs from that of another crawler
+    :raises ConfigError: if its limits are shared, and one differs from another crawler's
     """
     rules = _rules.get(crawler)
     if rules is None:
@@ -134,9 +134,9 @@ def leave(crawler: Crawler) -> None:
 
 
 def limits_of(crawler: Crawler) -> Limits:
-    """The limits that *crawler* keeps: to be looked at, changed and told of rests while it runs.
+    """The limits of *crawler*. Use them to look at limits, change them, and let hosts rest, while it runs.
 
-    :raises KeyError: when it keeps none, as no part of scrapy-batcher is on
+    :raises KeyError: if it has none, because no part of scrapy-batcher is on
     """
     return _rules[crawler].limits
 

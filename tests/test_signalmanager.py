@@ -1,4 +1,4 @@
-"""Our signal manager sends what Scrapy's does: each test is for both.
+"""Our signal manager sends what Scrapy's does: each test is for both, and one says where they differ.
 
 tests/test_reactors.py runs this file once more on another reactor than asyncio's.
 """
@@ -112,6 +112,47 @@ def test_who_is_told(manager) -> None:
     finally:
         dispatcher.disconnect(handlers["any sender"], SIGNAL)
     assert told == ["this", "this", "any signal", "this", "any signal", "any sender"]
+
+
+@pytest.mark.parametrize(
+    ("what", "scrapys"),
+    [
+        ("connect", "first second third late"),
+        ("disconnect itself", "first third"),
+        ("disconnect the next", "first third"),
+    ],
+)
+def test_what_changes_meanwhile(manager, what: str, scrapys: str) -> None:
+    """What a handler connects or disconnects counts from the next signal on. (Scrapy's passes handlers over.)"""
+    told = []
+
+    def first() -> None:
+        told.append("first")
+        match what:
+            case "connect":
+                manager.connect(late, SIGNAL)
+            case "disconnect itself":
+                manager.disconnect(first, SIGNAL)
+            case "disconnect the next":
+                manager.disconnect(second, SIGNAL)
+
+    def second() -> None:
+        told.append("second")
+
+    def third() -> None:
+        told.append("third")
+
+    def late() -> None:
+        told.append("late")
+
+    for handler in (first, second, third):
+        manager.connect(handler, SIGNAL)
+    manager.send_catch_log(SIGNAL)
+    assert told == ("first second third" if isinstance(manager, SignalManager) else scrapys).split()
+    told.clear()
+    manager.send_catch_log(SIGNAL)
+    after = {"connect": ["first", "second", "third", "late"], "disconnect itself": ["second", "third"]}
+    assert told == after.get(what, ["first", "third"])
 
 
 def test_who_is_gone_meanwhile_is_not_told(manager) -> None:

@@ -155,7 +155,7 @@ async def test_retry(server: MockServer, work: Work, caplog) -> None:
     assert "No target ended as failed/tls: there is nothing to try again" in caplog.text
     caplog.set_level(logging.INFO)
     crawler = await work.run(settings=settings, retry="failed")
-    assert "Trying 4 targets again that ended as failed" in caplog.text
+    assert "Trying again what ended as failed: 4" in caplog.text
     assert (
         crawler.totals.outcomes["failed/http-503"] == crawler.stats.get_value("batcher/outcomes/failed/http-503") == 2
     )

@@ -227,7 +227,7 @@ class Books:
                     self.counts.take_up(name, len(ids))
                     yield
         if taken:
-            self._log.info("Trying %s targets again that ended as %s", f"{taken:,}", ", ".join(wanted))
+            self._log.info("Trying again what ended as %s: %s", ", ".join(wanted), f"{taken:,}")
         else:
             self._log.warning("No target ended as %s: there is nothing to try again", " or ".join(wanted))
 

@@ -57,7 +57,7 @@ class Bodies:
         self._unfinished.mkdir()
         self._numbers = count(1)
         self._changed: set[Path] = set()  # folders that have something new since the last `sync`
-        self._changing = threading.Lock()  # one thread names files, another one syncs
+        self._changing = threading.Lock()  # threads name files, another one syncs
 
     async def save(self, target: Target, response: Response) -> Body:
         """Write the body of *response*, as the spider has it, to a file of *target*.
@@ -70,12 +70,12 @@ class Bodies:
         content_type = (response.headers.get("Content-Type") or b"").decode("latin-1")
         wanted = self._template.fill(values_for(target, content_type, digest))
         try:
-            unfinished = await run_in_thread(self._write, body)
             if self._template.is_by_content:
                 path = wanted
-                self._place(path, unfinished)
+                await run_in_thread(lambda: self._place(path, self._write(body)))
             else:
-                path = self._place_as_own(wanted, target.id, unfinished)
+                unfinished = await run_in_thread(self._write, body)
+                path = await self._place_as_own(wanted, target.id, unfinished)
         except Exception as e:
             self._fail(e)
             raise
@@ -95,18 +95,18 @@ class Bodies:
             raise OSError(e.errno, e.strerror, str(unfinished)) from e
         return unfinished
 
-    def _place_as_own(self, wanted: str, id: int, unfinished: Path) -> str:
+    async def _place_as_own(self, wanted: str, id: int, unfinished: Path) -> str:
         """Give *unfinished* the first name, from *wanted* on, that is the target's already, or nobody's, which makes it
         the target's."""
         for path in free_names(wanted, id):
             key = key_of(path)
             owner = self._seen.by(key)
             if owner == id:
-                self._place(path, unfinished)
+                await run_in_thread(self._place, path, unfinished)
                 return path
             if owner is None and not os.path.lexists(self._folder / path):
                 self._seen.see(key, id)
-                if self._place(path, unfinished, is_new=True):
+                if await run_in_thread(self._place, path, unfinished, is_new=True):
                     return path
                 self._seen.forget(key)  # another process has it since: a shard, say, which has another ledger
         raise AssertionError("there is always one more")
@@ -128,7 +128,7 @@ class Bodies:
         place = self._folder
         for folder in folders:
             if not (place / folder).exists():
-                (place / folder).mkdir(exist_ok=True)  # another process may be there first
+                (place / folder).mkdir(exist_ok=True)  # another thread may be there first, or process
                 self._change(place)
             place /= folder
             if not place.resolve().is_relative_to(self._folder):
